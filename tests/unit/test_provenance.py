@@ -1,0 +1,56 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.provenance import describe_code, describe_machine, write_manifest
+from conceptbench.tables import read_json, sha256_file
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_code_in_and_outside_a_checkout(tmp_path: Path) -> None:
+    assert describe_code(tmp_path) == {"revision": None, "dirty": None, "lock": None}
+    git(tmp_path, "init", "-q")
+    (tmp_path / "requirements.lock").write_text("numpy==2.4.6\n")
+    git(tmp_path, "add", "requirements.lock")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    code = describe_code(tmp_path)
+    assert len(code["revision"]) == 40 and code["dirty"] is False
+    assert code["lock"] == sha256_file(tmp_path / "requirements.lock")
+    (tmp_path / "requirements.lock").write_text("numpy==2.4.5\n")
+    assert describe_code(tmp_path)["dirty"] is True
+
+
+def test_manifest_holds_digests_versions_and_machine(tmp_path: Path) -> None:
+    source, result = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("in")
+    result.write_text("out")
+    path = tmp_path / "manifest.json"
+    options = {"outputs": {"result": result}, "inputs": {"source": source}, "spec": {"k": 8}}
+    manifest = write_manifest(path, **options, extra={"images": 3})
+    assert read_json(path) == manifest
+    assert manifest["outputs"]["result"] == {"path": str(result), "sha256": sha256_file(result), "bytes": 3}
+    assert manifest["images"] == 3 and manifest["versions"]["numpy"] and manifest["time"].endswith("+00:00")
+    assert manifest["machine"]["cores"] >= 1 and manifest["machine"]["memory_mib"] > 100
+    with pytest.raises(ConceptBenchError, match="extra key"):
+        write_manifest(path, **options, extra={"spec": {}})
+    source.unlink()
+    with pytest.raises(ConceptBenchError, match=r"input 'source' .* is not a file"):
+        write_manifest(path, **options)
+
+
+def test_machine_never_imports_torch() -> None:
+    lines = [
+        "import sys",
+        "from conceptbench.provenance import describe_machine, library_versions",
+        "assert library_versions()['torch'] and describe_machine()['gpus'] is None",
+        "assert 'torch' not in sys.modules and 'zarr' not in sys.modules",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+    assert describe_machine()["python"].startswith("3.")

@@ -1,0 +1,125 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import (
+    ESTIMATE_COLUMNS,
+    atomic_write,
+    digest,
+    read_json,
+    read_table,
+    sha256_file,
+    write_json,
+    write_table,
+)
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"name": ["a", "b"], "estimate": [0.5, math.nan], "n": [3, 4], "captions": [["x"], ["y", "z"]]}, index=[7, 9]
+    )
+
+
+def test_table_round_trip(tmp_path: Path) -> None:
+    write_table(frame(), tmp_path / "deep" / "accuracy.v1")
+    folder = tmp_path / "deep"
+    assert sorted(path.name for path in folder.iterdir()) == ["accuracy.v1.csv", "accuracy.v1.parquet"]
+    back = read_table(folder / "accuracy.v1.parquet")
+    assert back["n"].tolist() == [3, 4] and math.isnan(back["estimate"][1]) and list(back["captions"][1]) == ["y", "z"]
+    assert read_table(folder / "accuracy.v1.csv")["name"].tolist() == ["a", "b"]
+
+
+def test_same_table_same_bytes(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_table(frame(), tmp_path / name)
+    assert sha256_file(tmp_path / "first.csv") == sha256_file(tmp_path / "second.csv")
+    assert sha256_file(tmp_path / "first.parquet") == sha256_file(tmp_path / "second.parquet")
+
+
+def test_tables_refuse_bad_columns_and_say_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConceptBenchError, match="unique column names"):
+        write_table(pd.DataFrame([[1, 2]], columns=["a", "a"]), tmp_path / "t")
+    with pytest.raises(ConceptBenchError, match="does not exist"):
+        read_table(tmp_path / "t")
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "t")
+    with pytest.raises(ConceptBenchError, match=r"t\.parquet lacks the column\(s\) estimate"):
+        read_table(tmp_path / "t", columns=["a", "estimate"])
+    (tmp_path / "t.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ConceptBenchError, match="unreadable"):
+        read_table(tmp_path / "t")
+    assert "note" in ESTIMATE_COLUMNS
+
+
+def test_failure_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    target.write_text("old")
+    with pytest.raises(KeyError), atomic_write(target) as path:
+        path.write_text("half")
+        raise KeyError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConceptBenchError, match=r"Cannot write .*x\.txt: No space left on device"),
+        atomic_write(tmp_path / "x.txt"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+@given(PLAIN)
+def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    write_json(value, path)
+    assert read_json(path) == value
+    assert path.read_text(encoding="utf-8").endswith("\n")
+    assert digest(value) == digest(read_json(path))
+
+
+def test_json_takes_numpy_and_sorts(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json({"b": np.float64(1.5), "a": np.arange(2), "c": (1, Path("x") / "y"), "d": {"z", "q"}}, path)
+    assert list(json.loads(path.read_text())) == ["a", "b", "c", "d"]
+    assert read_json(path) == {"a": [0, 1], "b": 1.5, "c": [1, "x/y"], "d": ["q", "z"]}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, np.float64("nan"), np.array([1.0, math.nan])])
+def test_json_names_the_key_that_is_not_finite(tmp_path: Path, bad: object) -> None:
+    with pytest.raises(ConceptBenchError, match=r"metrics\.json: the value of 'a\.b.*' is (nan|inf)"):
+        write_json({"a": {"b": bad}}, tmp_path / "metrics.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_json_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConceptBenchError, match="does not exist"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ConceptBenchError, match="is not valid JSON"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(ConceptBenchError, match="cannot be read"):
+        sha256_file(tmp_path / "y")
+
+
+def test_digest_ignores_order_and_sees_values() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": (1, 2), "a": np.int64(1)})
+    assert digest({"a": 1}) != digest({"a": 2}) != digest({"a": "2"})
