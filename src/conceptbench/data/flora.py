@@ -5,27 +5,25 @@ in which neighbours differ in exactly one factor; alternate members of the chain
 alphabet, so that base classes (first half of the sorted names) and novel classes both hold every factor value.
 """
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 from numba import njit
 
-from conceptbench.data.noise import (
+from conceptbench.data.geometry import (
+    SIZE,
+    Labels,
     angle_turn,
     between,
     cell_key,
     cos_turn,
-    finish,
     image_key,
-    in_threads,
-    mix,
+    render_batch,
     sin_turn,
     smooth,
-    uniform,
-    value_noise,
 )
+from conceptbench.data.raster import bits, finish_pixels, uniform, value_noise
 
-SIZE = 64
 PETAL_COUNTS = (3, 5, 8)
 PETAL_SHAPES = ("round", "pointed", "strap", "notched")
 PETAL_COLOURS = ("white", "yellow", "orange", "red", "pink", "purple", "blue")
@@ -95,21 +93,21 @@ _GROUND_RGB = np.array(  # dark and light tone of: meadow, leaves, soil, shade, 
 _STREAM = 0xF10A
 
 
-@njit(cache=True, nogil=True)
-def _ground(key, canvas):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _ground(key: int, canvas: np.ndarray) -> None:
     """Background: one of five grounds with coarse clutter and, by kind, blades, leaves or grains."""
-    kind = np.int64(uniform(key, 0) * 5.0)
+    kind = int(uniform(key, 0) * 5.0)
     turn, coarse = uniform(key, 1), between(key, 2, 7.0, 14.0)
     ca, sa = cos_turn(turn), sin_turn(turn)
     tint = np.array((between(key, 3, 0.85, 1.15), between(key, 4, 0.9, 1.1), between(key, 5, 0.8, 1.2)))
     along, across = (9.0, 1.6) if kind == 0 or kind == 4 else ((5.0, 3.0) if kind == 1 else (1.7, 1.7))
-    near, far = mix(key ^ np.uint64(11)), mix(key ^ np.uint64(12))
+    near, far = bits(key, 11), bits(key, 12)
     strength = between(key, 6, 0.5, 1.0)
     for i in range(SIZE):
         for j in range(SIZE):
             u, v = (ca * j + sa * i), (ca * i - sa * j)
-            blob = value_noise(u / coarse, v / coarse, far)
-            grain = value_noise(u / along, v / across, near)
+            blob = value_noise(far, u, v, coarse)
+            grain = value_noise(near, u / along, v / across, 1.0)
             if kind == 1:
                 grain = smooth(0.35, 0.65, grain)
             mixing = 0.5 * blob + 0.5 * (0.5 + strength * (grain - 0.5))
@@ -118,41 +116,41 @@ def _ground(key, canvas):  # type: ignore[no-untyped-def]
                 canvas[i, j, c] = (dark + (light - dark) * mixing) * tint[c]
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _half_width(shape, s, count):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _half_width(shape: int, s: float, count: int) -> float:
     """Half width of a petal at the share `s` of its length, in lengths: the outline that makes the petal shape."""
     widest = 0.40 if count == 3 else (0.33 if count == 5 else 0.235)
     if s <= 0.05 or s >= 1.0:
         return 0.0
     if shape == 0:
         t = (s - 0.56) / 0.44
-        return widest * np.sqrt(max(1.0 - t * t, 0.0))
+        return widest * math.sqrt(max(1.0 - t * t, 0.0))
     if shape == 1:
         rise = s / 0.42 if s < 0.42 else (1.0 - s) / 0.58
         return 0.85 * widest * rise * (1.25 - 0.25 * rise)
     if shape == 2:
         tip = max(s - 0.88, 0.0) / 0.12
-        return 0.42 * widest * np.sqrt(max(1.0 - tip * tip, 0.0)) * min(1.0, 0.5 + s)
+        return 0.48 * widest * math.sqrt(max(1.0 - tip * tip, 0.0)) * min(1.0, 0.5 + s)
     t = (s - 0.66) / (0.60 if s < 0.66 else 0.34)
-    return 1.06 * widest * np.sqrt(max(1.0 - t * t, 0.0))
+    return 1.06 * widest * math.sqrt(max(1.0 - t * t, 0.0))
 
 
-@njit(cache=True, nogil=True)
-def _flower(key, levels, canvas):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _flower(key: int, levels: np.ndarray, canvas: np.ndarray) -> None:
     """One flower over the canvas; edges are anti-aliased by four samples a pixel."""
     count, shape, two_tone = levels[0], levels[1], levels[4]
-    radius, spin = between(key, 20, 19.0, 28.0), uniform(key, 21)
-    cx, cy = between(key, 22, 26.0, 38.0), between(key, 23, 26.0, 38.0)
+    radius, spin = between(key, 20, 17.0, 27.0), uniform(key, 21)
+    cx, cy = between(key, 22, 25.0, 39.0), between(key, 23, 25.0, 39.0)
     squash, lean = between(key, 24, 0.80, 1.0), uniform(key, 25)
     cl, sl = cos_turn(lean), sin_turn(lean)
     disc = radius * between(key, 26, 0.19, 0.24)
     petal, base, heart = np.empty(3), np.empty(3), np.empty(3)
     for c in range(3):
-        petal[c] = _PETAL_RGB[levels[2], c] + between(key, 30 + c, -0.05, 0.05)
-        base[c] = _BASE_RGB[levels[2], c] + between(key, 34 + c, -0.05, 0.05)
+        petal[c] = _PETAL_RGB[levels[2], c] + between(key, 30 + c, -0.08, 0.08)
+        base[c] = _BASE_RGB[levels[2], c] + between(key, 34 + c, -0.08, 0.08)
         heart[c] = _CENTRE_RGB[levels[3], c] + between(key, 38 + c, -0.04, 0.04)
     change = between(key, 42, 0.50, 0.60)
-    light, vein = uniform(key, 43), mix(key ^ np.uint64(44))
+    light, vein = uniform(key, 43), bits(key, 44)
     colour = np.empty(3)
     for i in range(SIZE):
         for j in range(SIZE):
@@ -163,22 +161,20 @@ def _flower(key, levels, canvas):  # type: ignore[no-untyped-def]
             for sub in range(4):
                 x, y = dx + 0.5 * (sub & 1) - 0.25, dy + 0.5 * (sub >> 1) - 0.25
                 p, q = cl * x + sl * y, (cl * y - sl * x) / squash
-                r = np.sqrt(p * p + q * q)
+                r = math.sqrt(p * p + q * q)
                 if r > 1.08 * radius:
                     continue
                 angle = angle_turn(q, p)
                 if r < disc:
-                    shade = (1.02 - 0.35 * (r / disc) * (r / disc)) * (
-                        0.84 + 0.32 * value_noise(p / 1.3, q / 1.3, vein)
-                    )
+                    shade = (1.02 - 0.35 * (r / disc) * (r / disc)) * (0.84 + 0.32 * value_noise(vein, p, q, 1.3))
                     for c in range(3):
                         colour[c] += heart[c] * shade
                     covered += 1.0
                     continue
                 sector = (angle + spin) * count
-                which = np.floor(sector + 0.5)
+                which = math.floor(sector + 0.5)
                 offset = (sector - which) / count
-                own = cell_key(vein, np.int64(which) % count, 7)
+                own = cell_key(vein, int(which) % count, 7)
                 length = radius * (0.92 + 0.14 * uniform(own, 1))
                 s, b = r * cos_turn(offset) / length, abs(r * sin_turn(offset) / length)
                 width = _half_width(shape, s, count)
@@ -186,7 +182,7 @@ def _flower(key, levels, canvas):  # type: ignore[no-untyped-def]
                     continue
                 edge = b / (width + 1e-6)
                 shade = (0.70 + 0.34 * smooth(0.15, 0.75, s)) * (1.0 - 0.22 * edge * edge * edge)
-                shade *= 0.93 + 0.14 * value_noise(sector * 9.0, s * 2.0, vein)
+                shade *= 0.93 + 0.14 * value_noise(vein, sector * 9.0, s * 2.0, 1.0)
                 shade *= 1.0 + 0.10 * cos_turn(which / count - light) - 0.10 * (edge < 0.10)
                 inner = two_tone * (1.0 - smooth(change - 0.07, change + 0.07, s))
                 for c in range(3):
@@ -198,25 +194,19 @@ def _flower(key, levels, canvas):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _render(labels, indices, seed, start, stop, out):  # type: ignore[no-untyped-def]
+def _render(labels: np.ndarray, indices: np.ndarray, seed: int, out: np.ndarray) -> None:
     canvas = np.empty((SIZE, SIZE, 3))
-    for n in range(start, stop):
+    for n in range(len(labels)):
         key = image_key(seed, _STREAM, labels[n], indices[n])
-        _ground(mix(key ^ np.uint64(1)), canvas)
-        _flower(mix(key ^ np.uint64(2)), _LEVELS[labels[n]], canvas)
-        finish(canvas, mix(key ^ np.uint64(3)), between(key, 50, 0.78, 1.12), between(key, 51, 3.0, 8.0), out[n])
+        _ground(bits(key, 1), canvas)
+        _flower(bits(key, 2), _LEVELS[labels[n]], canvas)
+        brightness, noise = between(key, 50, 0.75, 1.15), between(key, 51, 0.015, 0.04)
+        finish_pixels(canvas, bits(key, 3), brightness, noise, out[n])
 
 
-def render_flora_batch(labels: Sequence[int], indices: Sequence[int], seed: int) -> np.ndarray:
-    """Images uint8 [n, 64, 64, 3]: number `indices[i]` of the class `labels[i]` in the world of `seed`."""
-    label, index = np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
-    if label.shape != index.shape or label.ndim != 1:
-        raise ValueError(f"labels and indices must be lists of one length, got shapes {label.shape} and {index.shape}")
-    if label.size and (label.min() < 0 or label.max() >= len(FLORA_CLASSES)):
-        raise ValueError(f"flora labels run from 0 to {len(FLORA_CLASSES) - 1}")
-    out = np.empty((label.size, SIZE, SIZE, 3), dtype=np.uint8)
-    in_threads(lambda start, stop: _render(label, index, seed, start, stop, out), label.size)
-    return out
+def render_flora_batch(labels: Labels, indices: Labels, seed: int) -> np.ndarray:
+    """Images uint8 [n, 64, 64, 3]: number ``indices[i]`` of the class ``labels[i]`` in the world of ``seed``."""
+    return render_batch(_render, len(FLORA_CLASSES), labels, indices, seed)
 
 
 def render_flora(label: int, index: int, seed: int) -> np.ndarray:

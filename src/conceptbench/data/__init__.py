@@ -1,0 +1,1 @@
+"""Images with labels, captions, factors, masks and splits (docs/formats.md, "Dataset")."""
