@@ -1,0 +1,59 @@
+"""Adaptation: fit a backbone to a task from a few images a class, and score it on base and novel classes.
+
+Importing this package is light; torch and scikit-learn are imported by its modules, on first use of a name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from conceptbench.adaptation.adapter import Adapter, image_features, predict
+    from conceptbench.adaptation.evaluation import accuracy_table, aggregate_seeds, evaluate, harmonic_mean
+    from conceptbench.adaptation.protocol import adapt
+    from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, MethodSpec, ZeroShotSpec, method_spec
+    from conceptbench.adaptation.storage import load_adapter, save_adapter
+
+_HOME = {
+    "Adapter": "adapter",
+    "LinearProbeSpec": "specs",
+    "MapleSpec": "specs",
+    "MethodSpec": "specs",
+    "ZeroShotSpec": "specs",
+    "accuracy_table": "evaluation",
+    "adapt": "protocol",
+    "aggregate_seeds": "evaluation",
+    "evaluate": "evaluation",
+    "harmonic_mean": "evaluation",
+    "image_features": "adapter",
+    "load_adapter": "storage",
+    "method_spec": "specs",
+    "predict": "adapter",
+    "save_adapter": "storage",
+}
+
+__all__ = [
+    "Adapter",
+    "LinearProbeSpec",
+    "MapleSpec",
+    "MethodSpec",
+    "ZeroShotSpec",
+    "accuracy_table",
+    "adapt",
+    "aggregate_seeds",
+    "evaluate",
+    "harmonic_mean",
+    "image_features",
+    "load_adapter",
+    "method_spec",
+    "predict",
+    "save_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines `name` when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
