@@ -1,0 +1,47 @@
+"""Measures and figures of the configuration."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from conceptbench.config.sections import Count, Counts, Index, Name, NonNegative, Section, Share
+
+
+class Measures(Section):
+    """What is measured, on which data, and how uncertainty is found."""
+
+    dictionary: Name
+    """Dictionary whose latents the adaptation measures follow."""
+    block: Index
+    """Block at which adapted and unadapted activations are compared."""
+    truth_on: Name | None = None
+    """Rendered data set against whose factors dictionaries are scored; null leaves factor recovery out."""
+    latents_on: tuple[Name, ...] = ()
+    """Data sets on which latent statistics and exemplars are computed."""
+    exemplars: Count = 10
+    """Top images of a latent that stand for it (reference images)."""
+    firing_threshold: NonNegative = 0.2
+    """A latent counts as active on a token above this value, in counts of active tokens."""
+    overlap_k: Counts = (10, 25, 50, 100)
+    """Sizes of the top lists whose overlap before and after adaptation is compared."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap samples of an interval."""
+    permutations: Annotated[int, Field(ge=19)] = 200
+    """Permutations of a null distribution."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Coverage of the intervals."""
+    false_discovery_rate: Share = 0.05
+    """Rate at which findings over many latents or factors are called."""
+
+
+class Figures(Section):
+    """How figures look; nothing here changes a number."""
+
+    format: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+    """File formats; each figure also gets the CSV of what it shows."""
+    dpi: Annotated[int, Field(ge=50, le=1200)] = 150
+    """Resolution of PNG files."""
+    latents: Annotated[int, Field(ge=1, le=20)] = 6
+    """Latents shown in the exemplar figure."""
+    images: Annotated[int, Field(ge=1, le=12)] = 5
+    """Images shown for each of them."""

@@ -1,0 +1,189 @@
+"""The part of the configuration that a rule's result depends on, and nothing else.
+
+The workflow writes it as the rule's parameter stamp. Results of earlier rules are not repeated here: they are inputs
+of the rule, so a change of theirs is seen without it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from conceptbench.config.model import Config
+from conceptbench.config.names import nearest
+from conceptbench.config.sections import Section
+from conceptbench.errors import ConceptBenchError
+
+Spec = dict[str, Any]
+
+
+def _plain(section: Section, **options: Any) -> Spec:
+    return section.model_dump(mode="json", **options)
+
+
+def _prepare_dataset(config: Config, *, dataset: str) -> Spec:
+    return {"name": dataset, "seed": config.seed, **_plain(config.datasets[dataset])}
+
+
+def _provide_backbone(config: Config, *, backbone: str) -> Spec:
+    return {"name": backbone, **_plain(config.backbones[backbone])}
+
+
+def _record_activations(config: Config, *, backbone: str, dataset: str) -> Spec:
+    return {"backbone": backbone, "dataset": dataset, "blocks": list(config.hooks[backbone])}
+
+
+def _dictionary_grid(config: Config, backbone: str) -> Spec:
+    return {"backbone": backbone, "blocks": list(config.hooks[backbone]), "seeds": list(config.seeds)}
+
+
+def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
+    section = _plain(config.dictionaries)
+    return {**_dictionary_grid(config, backbone), "seed": config.seed, **section}
+
+
+def _encode_codes(config: Config, *, backbone: str, dataset: str) -> Spec:
+    names = sorted(config.dictionaries.methods)
+    return {**_dictionary_grid(config, backbone), "dataset": dataset, "dictionaries": names}
+
+
+def _adapt(config: Config, *, task: str, method: str) -> Spec:
+    chosen = config.adaptations
+    return {
+        "task": task,
+        "name": method,
+        "backbone": chosen.backbone,
+        "shots": chosen.shots,
+        "setting": chosen.setting,
+        "seed": config.seed,
+        "seeds": list(config.seeds),
+        "method": _plain(chosen.methods[method]),
+    }
+
+
+def _adapted(config: Config, task: str, method: str) -> Spec:
+    names = {"backbone": config.adaptations.backbone, "task": task, "method": method}
+    return {**names, "block": config.measures.block, "seeds": list(config.seeds)}
+
+
+def _record_adapted(config: Config, *, task: str, method: str) -> Spec:
+    return _adapted(config, task, method)
+
+
+def _encode_adapted(config: Config, *, task: str, method: str) -> Spec:
+    return {**_adapted(config, task, method), "dictionary": config.measures.dictionary}
+
+
+def _uncertainty(config: Config) -> Spec:
+    fields = ("resamples", "permutations", "level", "false_discovery_rate")
+    return {"seed": config.seed, **{name: getattr(config.measures, name) for name in fields}}
+
+
+def _tables(config: Config) -> Spec:
+    """Names over which tables of codes run."""
+    return {
+        "hooks": {name: list(blocks) for name, blocks in sorted(config.hooks.items())},
+        "dictionaries": {name: spec.method for name, spec in sorted(config.dictionaries.methods.items())},
+        "seeds": list(config.seeds),
+        **_uncertainty(config),
+    }
+
+
+def _measure_latents(config: Config) -> Spec:
+    chosen = config.measures
+    data = list(chosen.latents_on)
+    extra = {"exemplars": chosen.exemplars, "firing_threshold": chosen.firing_threshold, "latents_on": data}
+    return {**_tables(config), **extra, "backbone": config.adaptations.backbone}
+
+
+def _measure_truth(config: Config) -> Spec:
+    recipes = {name: _plain(spec).get("recipe", spec.kind) for name, spec in sorted(config.backbones.items())}
+    return {**_tables(config), "truth_on": config.measures.truth_on, "backbones": recipes}
+
+
+def _tasks(config: Config) -> Spec:
+    chosen = config.adaptations
+    methods = {name: spec.method for name, spec in sorted(chosen.methods.items())}
+    shared = {"backbone": chosen.backbone, "tasks": list(chosen.tasks), "methods": methods, "setting": chosen.setting}
+    return {**shared, "seeds": list(config.seeds), **_uncertainty(config)}
+
+
+def _measure_accuracy(config: Config) -> Spec:
+    return _tasks(config)
+
+
+def _followed(config: Config) -> Spec:
+    return {**_tasks(config), "block": config.measures.block, "dictionary": config.measures.dictionary}
+
+
+def _measure_overlap(config: Config) -> Spec:
+    chosen = config.measures
+    return {**_followed(config), "overlap_k": list(chosen.overlap_k), "firing_threshold": chosen.firing_threshold}
+
+
+def _measure_decomposition(config: Config) -> Spec:
+    return {**_tasks(config), "block": config.measures.block}
+
+
+def _draw(config: Config) -> Spec:
+    """Return what every figure depends on; the exemplar figure has its own."""
+    return _plain(config.figures, exclude={"latents", "images"})
+
+
+def _draw_exemplars(config: Config) -> Spec:
+    followed = {"block": config.measures.block, "dictionary": config.measures.dictionary}
+    return {**_plain(config.figures), **followed, "backbone": config.adaptations.backbone}
+
+
+def _collect_metrics(config: Config) -> Spec:
+    return {**_tables(config), **_tasks(config), "experiment": config.experiment}
+
+
+STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
+    "prepare_dataset": _prepare_dataset,
+    "provide_backbone": _provide_backbone,
+    "record_activations": _record_activations,
+    "learn_dictionaries": _learn_dictionaries,
+    "encode_codes": _encode_codes,
+    "adapt": _adapt,
+    "record_adapted": _record_adapted,
+    "encode_adapted": _encode_adapted,
+    "measure_backbones": _tasks,
+    "measure_dictionaries": _tables,
+    "measure_latents": _measure_latents,
+    "measure_truth": _measure_truth,
+    "measure_accuracy": _measure_accuracy,
+    "measure_overlap": _measure_overlap,
+    "measure_decomposition": _measure_decomposition,
+    "draw": _draw,
+    "draw_exemplars": _draw_exemplars,
+    "collect_metrics": _collect_metrics,
+}
+"""Every stage with parameters of its own; all other `draw_*` stages share those of `draw`."""
+
+
+def stage_spec(config: Config, stage: str, **names: str) -> Spec:
+    """Return the part of the configuration that affects the result of one rule, as plain JSON values.
+
+    Args:
+        config: the experiment.
+        stage: name of the rule. names: its wildcards, for example `dataset="flora"`.
+
+    Raises:
+        ConceptBenchError: for an unknown stage or thing, with the nearest valid name, or wrong wildcards.
+    """
+    known = "draw" if stage.startswith("draw_") and stage not in STAGES else stage
+    if known not in STAGES:
+        raise ConceptBenchError(f"Unknown stage '{stage}'{nearest(stage, STAGES)}")
+    valid = {
+        "dataset": tuple(config.datasets),
+        "task": config.adaptations.tasks,
+        "backbone": tuple(config.hooks if "backbone" in names and known != "provide_backbone" else config.backbones),
+        "method": tuple(config.adaptations.methods),
+    }
+    for kind, name in names.items():
+        if kind not in valid or name not in valid[kind]:
+            hint = nearest(name, valid[kind]) if kind in valid else nearest(kind, valid)
+            raise ConceptBenchError(f"Stage '{stage}' has no {kind} '{name}'{hint}")
+    try:
+        return STAGES[known](config, **names)
+    except TypeError as error:
+        raise ConceptBenchError(f"Stage '{stage}' got the wrong names {sorted(names)} ({error}).") from error
