@@ -9,7 +9,6 @@ open_clip would count the empty line as one more entry of the vocabulary.
 from __future__ import annotations
 
 import gzip
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
@@ -18,6 +17,7 @@ from pathlib import Path
 from open_clip.tokenizer import SimpleTokenizer
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import atomic_write
 
 HEADER = "#version: 0.2"
 """First line of a vocabulary file; open_clip skips it."""
@@ -52,11 +52,8 @@ def write_vocabulary(corpus: Iterable[str], n_merges: int, path: Path | str) -> 
         raise ConceptBenchError(f"{path}: the corpus of the vocabulary has no words; give it the captions to cover.")
     merges = learn_merges(words, n_merges)
     text = "\n".join([HEADER, *(" ".join(pair) for pair in merges)])
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
-    os.replace(partial, target)
+    with atomic_write(path) as partial:
+        partial.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
     return _BYTE_ENTRIES + len(merges) + _SPECIAL_ENTRIES
 
 

@@ -142,7 +142,7 @@ def _propose(key: int, policy: int, factors: np.ndarray, jitter: np.ndarray) -> 
             fill = _MEMBERS[member, 2]
     elif policy == 0:
         step = 0
-        while _is_held_out(shape, colour):
+        while is_held_out(shape, colour):
             colour = choice(key, 100 + step, len(COLOURS))
             step += 1
     factors[SHAPE], factors[COLOUR], factors[FILL] = shape, colour, fill
@@ -154,7 +154,8 @@ def _propose(key: int, policy: int, factors: np.ndarray, jitter: np.ndarray) -> 
 
 
 @njit(cache=True)
-def _is_held_out(shape: int, colour: int) -> bool:
+def is_held_out(shape: int, colour: int) -> bool:
+    """Whether pretraining never shows this pair of shape and colour numbers."""
     for pair in range(_HELD.shape[0]):
         if _HELD[pair, 0] == shape and _HELD[pair, 1] == colour:
             return True
@@ -167,17 +168,28 @@ def _fits(objects: np.ndarray, jitter: np.ndarray, new: int) -> bool:
     for old in range(new):
         if objects[old, PLACE] == objects[new, PLACE]:
             return False
-        r = RADII[objects[old, SIZE]]
-        s = RADII[objects[new, SIZE]]
-        dx = CENTRES[objects[old, PLACE], 0] + jitter[old, 0] - CENTRES[objects[new, PLACE], 0] - jitter[new, 0]
-        dy = CENTRES[objects[old, PLACE], 1] + jitter[old, 1] - CENTRES[objects[new, PLACE], 1] - jitter[new, 1]
-        if _disc_overlap(np.sqrt(dx * dx + dy * dy), r, s) > MAX_OVERLAP:
+        ax, ay = object_centre(objects[old], jitter[old])
+        bx, by = object_centre(objects[new], jitter[new])
+        distance = np.sqrt((ax - bx) ** 2 + (ay - by) ** 2)
+        if disc_overlap(distance, object_radius(objects[old]), object_radius(objects[new])) > MAX_OVERLAP:
             return False
     return True
 
 
 @njit(cache=True)
-def _disc_overlap(distance: float, r: float, s: float) -> float:
+def object_centre(factors: np.ndarray, jitter: np.ndarray) -> tuple[float, float]:
+    """Centre (x, y) of an object in pixels."""
+    return CENTRES[factors[PLACE], 0] + jitter[0], CENTRES[factors[PLACE], 1] + jitter[1]
+
+
+@njit(cache=True)
+def object_radius(factors: np.ndarray) -> float:
+    """Radius of an object in pixels."""
+    return RADII[factors[SIZE]]
+
+
+@njit(cache=True)
+def disc_overlap(distance: float, r: float, s: float) -> float:
     """Area common to two discs as a share of the smaller one."""
     small, large = min(r, s), max(r, s)
     if distance >= r + s:
