@@ -1,0 +1,177 @@
+"""Sparse codes of tokens: compressed rows over (image, token), and their aggregates per image."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy import sparse
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import atomic_write
+
+FORMAT: Final = "conceptbench-codes-1"
+_DTYPES: Final = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Codes of `shape = (image, token, latent)`; row `image * n_tokens + token` of the compressed matrix is a token.
+
+    Within a row the latents ascend. Stored values are the firings: finite and positive, absent entries are 0.
+    """
+
+    indptr: Int64[np.ndarray, "row_plus_1"]
+    indices: Int32[np.ndarray, "firing"]
+    values: Float32[np.ndarray, "firing"]
+    shape: tuple[int, int, int]
+    dictionary: str
+    """Digest of the dictionary that wrote the codes."""
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that are not such a matrix."""
+        self._check("Codes")
+
+    @property
+    def n_rows(self) -> int:
+        """Number of tokens over all images."""
+        return self.shape[0] * self.shape[1]
+
+    def csr(self) -> sparse.csr_matrix:
+        """Return the matrix [image * token, latent] without copying the values."""
+        return sparse.csr_matrix((self.values, self.indices, self.indptr), shape=(self.n_rows, self.shape[2]))
+
+    def image_mean(self) -> sparse.csr_matrix:
+        """Return the mean over ALL tokens of an image, prefix tokens included (PatchSAE's definition A), float32."""
+        sums = self._by_image(np.add.reduceat, self.values.astype(np.float64), self._keys())
+        sums.data /= self.shape[1]
+        return sums.astype(np.float32)
+
+    def image_max(self) -> sparse.csr_matrix:
+        """Return the largest value over the tokens of an image, float32 [image, latent]."""
+        return self._by_image(np.maximum.reduceat, self.values, self._keys())
+
+    def image_count(self, threshold: float) -> sparse.csr_matrix:
+        """Return the number of tokens of an image with value > `threshold` (PatchSAE's definition B), int64.
+
+        Raises:
+            ConceptBenchError: for a negative threshold, which tokens that do not fire would exceed.
+        """
+        if threshold < 0:
+            raise ConceptBenchError(f"The threshold of image_count is {threshold}; it must not be negative.")
+        above = self.values > threshold
+        return self._by_image(np.add.reduceat, np.ones(int(above.sum()), np.int64), self._keys()[above])
+
+    def select_images(self, images: Sequence[int] | np.ndarray) -> "Codes":
+        """Return the codes of some images, in the order given."""
+        wanted = np.asarray(images, np.int64)
+        rows = (wanted[:, None] * self.shape[1] + np.arange(self.shape[1])).ravel()
+        return self._take(rows, (len(wanted), self.shape[1], self.shape[2]))
+
+    def select_tokens(self, start: int, stop: int | None = None) -> "Codes":
+        """Return the codes of the tokens `start:stop` of every image, for instance without the prefix tokens."""
+        tokens = np.arange(self.shape[1])[start:stop]
+        rows = (np.arange(self.shape[0])[:, None] * self.shape[1] + tokens).ravel()
+        return self._take(rows, (self.shape[0], len(tokens), self.shape[2]))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join codes of consecutive images.
+
+        Raises:
+            ConceptBenchError: when the parts come from different dictionaries or have different tokens.
+        """
+        if not parts:
+            raise ConceptBenchError("No codes to concatenate; encode at least one batch of images.")
+        if len({(part.shape[1:], part.dictionary) for part in parts}) > 1:
+            raise ConceptBenchError("Codes of different dictionaries or token counts cannot be joined; encode them alike.")
+        starts = np.cumsum([0, *(part.indptr[-1] for part in parts)])
+        indptr = [np.zeros(1, np.int64), *(part.indptr[1:] + start for part, start in zip(parts, starts, strict=False))]
+        return cls(
+            indptr=np.concatenate(indptr),
+            indices=np.concatenate([part.indices for part in parts]),
+            values=np.concatenate([part.values for part in parts]),
+            shape=(sum(part.shape[0] for part in parts), *parts[0].shape[1:]),
+            dictionary=parts[0].dictionary,
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file, complete or absent."""
+        meta = {"format": FORMAT, "shape": json.dumps(self.shape), "dictionary": self.dictionary}
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _DTYPES}
+        with atomic_write(path) as partial:
+            save_file(tensors, partial, metadata=meta)
+
+    @classmethod
+    def load(cls, path: Path | str, dictionary: str | None = None) -> Self:
+        """Read what `save` wrote; with `dictionary`, insist on that digest.
+
+        Raises:
+            ConceptBenchError: when the file is missing, damaged, of another format or of another dictionary.
+        """
+        tensors, meta = _read(Path(path))
+        if meta.get("format") != FORMAT or set(tensors) != set(_DTYPES):
+            raise ConceptBenchError(f"{path} is not a {FORMAT} file; run encode_codes again.")
+        if dictionary is not None and meta["dictionary"] != dictionary:
+            raise ConceptBenchError(f"{path} was written by another dictionary than asked for; run encode_codes again.")
+        try:
+            images, tokens, latents = (int(n) for n in json.loads(meta["shape"]))
+            return cls(**tensors, shape=(images, tokens, latents), dictionary=meta["dictionary"])
+        except (ConceptBenchError, ValueError, KeyError) as error:
+            raise ConceptBenchError(f"{path} is damaged ({error}); run encode_codes again.") from error
+
+    def _keys(self) -> Int64[np.ndarray, "firing"]:
+        """Return image * width + latent for every firing."""
+        firings = np.diff(self.indptr).reshape(self.shape[:2]).sum(1)
+        return np.repeat(np.arange(self.shape[0], dtype=np.int64), firings) * self.shape[2] + self.indices
+
+    def _by_image(self, reduce: Callable[..., Any], values: np.ndarray, keys: np.ndarray) -> sparse.csr_matrix:
+        """Reduce the values that share an image and a latent."""
+        n_images, _, width = self.shape
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(keys) else np.zeros(0, np.int64)
+        data = reduce(values[order], starts) if len(keys) else values
+        cells = ordered[starts]
+        indptr = np.searchsorted(cells, np.arange(n_images + 1, dtype=np.int64) * width)
+        return sparse.csr_matrix((data, cells % width, indptr), shape=(n_images, width))
+
+    def _take(self, rows: np.ndarray, shape: tuple[int, int, int]) -> "Codes":
+        part = self.csr()[rows]
+        return Codes(
+            part.indptr.astype(np.int64), part.indices.astype(np.int32), part.data.astype(np.float32), shape, self.dictionary
+        )
+
+    def _check(self, what: str) -> None:
+        for name, dtype in _DTYPES.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != 1:
+                raise ConceptBenchError(f"{what}: {name} must be one-dimensional {np.dtype(dtype)}, it is {array.dtype}.")
+        rows, width = self.n_rows, self.shape[2]
+        sizes = np.diff(self.indptr)
+        fits = len(self.indptr) == rows + 1 and self.indptr[0] == 0 and self.indptr[-1] == len(self.indices)
+        if not fits or len(self.indices) != len(self.values) or (sizes < 0).any():
+            raise ConceptBenchError(f"{what}: the arrays do not describe {rows} rows.")
+        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width:
+            raise ConceptBenchError(f"{what}: a latent lies outside 0..{width - 1}.")
+        inside = np.ones(len(self.indices), bool)
+        inside[self.indptr[:-1][sizes > 0]] = False
+        if (np.diff(self.indices, prepend=-1)[inside] <= 0).any():
+            raise ConceptBenchError(f"{what}: the latents of a row do not ascend.")
+        if not (np.isfinite(self.values).all() and (self.values > 0).all()):
+            raise ConceptBenchError(f"{what}: a value is not finite and positive.")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    if not path.is_file():
+        raise ConceptBenchError(f"Codes {path} do not exist; run encode_codes.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ConceptBenchError(f"{path} is not a readable safetensors file ({error}); run encode_codes again.") from error

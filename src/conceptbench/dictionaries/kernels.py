@@ -1,0 +1,126 @@
+"""Compiled loops of the sparse step on a CPU. Shapes: B tokens, S slots per token, d features, m latents.
+
+A slot is one latent that may fire on one token; slots with a value <= 0 do not fire and carry no gradient. Loops
+over tokens or latents run in parallel, and every sum is taken by one thread in a fixed order: results do not depend
+on the number of threads.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+_ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
+"""Licences that let a sum over features be vectorised; NaN and infinity keep their meaning."""
+
+
+@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
+def residuals(target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
+    """Write residual = target - sum over slots of value * atom, and value_gradients = -residual . atom.
+
+    Shapes: target, residual (B, d); latents, values, value_gradients (B, S); atoms (m, d). The gradient is that of
+    half the squared residual.
+    """
+    tokens, slots = latents.shape
+    d = target.shape[1]
+    for t in prange(tokens):
+        for f in range(d):
+            residual[t, f] = target[t, f]
+        for s in range(slots):
+            value = values[t, s]
+            if value > 0:
+                atom = atoms[latents[t, s]]
+                for f in range(d):
+                    residual[t, f] -= value * atom[f]
+        for s in range(slots):
+            total = np.float32(0)
+            if values[t, s] > 0:
+                atom = atoms[latents[t, s]]
+                for f in range(d):
+                    total -= residual[t, f] * atom[f]
+            value_gradients[t, s] = total
+
+
+@njit(cache=True)
+def group_by_latent(rows, latents, values, value_gradients, width):  # type: ignore[no-untyped-def]
+    """Sort the firing slots by latent, keeping their order (a counting sort).
+
+    Takes flat arrays of equal length; returns (start (m + 1), rows, values, value_gradients) of the firing slots.
+    """
+    start = np.zeros(width + 1, np.int64)
+    for e in range(len(latents)):
+        if values[e] > 0:
+            start[latents[e] + 1] += 1
+    for j in range(width):
+        start[j + 1] += start[j]
+    filled = start[:-1].copy()
+    fired = start[width]
+    row = np.empty(fired, np.int32)
+    value = np.empty(fired, np.float32)
+    gradient = np.empty(fired, np.float32)
+    for e in range(len(latents)):
+        if values[e] > 0:
+            p = filled[latents[e]]
+            filled[latents[e]] += 1
+            row[p], value[p], gradient[p] = rows[e], values[e], value_gradients[e]
+    return start, row, value, gradient
+
+
+@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
+def bias_gradients(start, rows, value_gradients, weights, tokens, out):  # type: ignore[no-untyped-def]
+    """Write the gradient of every encoder bias (m): the weighted sum of its slots' gradients."""
+    for j in prange(len(out)):
+        total = np.float32(0)
+        for p in range(start[j], start[j + 1]):
+            total += weights[rows[p] // tokens] * value_gradients[p]
+        out[j] = total
+
+
+@njit(cache=True, inline="always", error_model="numpy")
+def _adam(parameter, gradient, first, second, rate, beta1, beta2, root2, epsilon):  # type: ignore[no-untyped-def]
+    """Return (parameter, first moment, second moment) after one step of Adam; `rate` is lr / (1 - beta1^t)."""
+    first = beta1 * first + (np.float32(1) - beta1) * gradient
+    second = beta2 * second + (np.float32(1) - beta2) * gradient * gradient
+    return parameter - rate * first / (np.sqrt(second) / root2 + epsilon), first, second
+
+
+@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
+def update_rows(  # type: ignore[no-untyped-def]
+    start, rows, values, value_gradients, weights, inputs, residual, bias_gradient,
+    atoms, encoder, bias, atom_moments, encoder_moments, bias_moments, rate, beta1, beta2, root2, epsilon,
+):  # fmt: skip
+    """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm.
+
+    Row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d) and to loss part r // B, whose gradient
+    with respect to the residual is weights[r // B] * residual. Moments: (2, m, d) and (2, m).
+    """
+    tokens, d = inputs.shape
+    for j in prange(atoms.shape[0]):
+        to_atom = np.zeros(d, np.float32)
+        to_encoder = np.zeros(d, np.float32)
+        for p in range(start[j], start[j + 1]):
+            r = rows[p]
+            weight = weights[r // tokens]
+            value, gradient = weight * values[p], weight * value_gradients[p]
+            source, error = inputs[r % tokens], residual[r]
+            for f in range(d):
+                to_atom[f] -= value * error[f]
+                to_encoder[f] += gradient * source[f]
+        radial = np.float32(0)
+        for f in range(d):
+            radial += to_atom[f] * atoms[j, f]
+        squares = np.float32(0)
+        for f in range(d):
+            atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f] = _adam(
+                atoms[j, f], to_atom[f] - radial * atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f],
+                rate, beta1, beta2, root2, epsilon,
+            )  # fmt: skip
+            encoder[j, f], encoder_moments[0, j, f], encoder_moments[1, j, f] = _adam(
+                encoder[j, f], to_encoder[f], encoder_moments[0, j, f], encoder_moments[1, j, f],
+                rate, beta1, beta2, root2, epsilon,
+            )  # fmt: skip
+            squares += atoms[j, f] * atoms[j, f]
+        shrink = np.float32(1) / np.sqrt(squares)
+        for f in range(d):
+            atoms[j, f] *= shrink
+        bias[j], bias_moments[0, j], bias_moments[1, j] = _adam(
+            bias[j], bias_gradient[j], bias_moments[0, j], bias_moments[1, j], rate, beta1, beta2, root2, epsilon
+        )

@@ -1,0 +1,95 @@
+"""Dictionaries that learn no concept: random atoms, coordinates, principal components. The floor of every score."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from conceptbench.dictionaries.dictionary import Dictionary
+from conceptbench.dictionaries.learner import SCALE_TOKENS, Setting, tied_scale, to_numpy, unit_rows
+from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest
+from conceptbench.dictionaries.specs import Pca, Random, Raw
+from conceptbench.errors import ConceptBenchError
+
+
+class RandomLearner:
+    """Random unit atoms; the tied encoder has the one scale that reconstructs the sample best in least squares."""
+
+    def __init__(self, spec: Random, setting: Setting) -> None:
+        """Draw the atoms."""
+        self._spec, self._setting = spec, setting
+
+    def step(self, x: Float[Tensor, "token feature"]) -> None:
+        """Ignore the batch: the sample is enough for one number."""
+
+    def finish(self) -> Dictionary:
+        """Return the dictionary."""
+        sample, k = self._setting.sample, self._spec.k
+        atoms = unit_rows(torch.randn(self._spec.width, sample.shape[1], generator=self._setting.generator))
+        centre = sample.mean(0)
+        scale = tied_scale(sample[:SCALE_TOKENS] - centre, atoms, k)
+        rows = to_numpy(atoms)
+        return _linear(rows, rows * np.float32(scale), to_numpy(centre), self._setting, KeepLargest(k))
+
+
+class RawLearner:
+    """The signed coordinates, split into positive and negative parts so that codes are >= 0."""
+
+    def __init__(self, spec: Raw, setting: Setting) -> None:
+        """Check the number of coordinates."""
+        self._spec, self._setting = spec, setting
+        _refuse_more(spec.name, spec.k, 2 * setting.sample.shape[1])
+
+    def step(self, x: Float[Tensor, "token feature"]) -> None:
+        """Ignore the batch: nothing is learnt."""
+
+    def finish(self) -> Dictionary:
+        """Return the dictionary."""
+        d = self._setting.sample.shape[1]
+        k = self._spec.k
+        rule: CodeRule = KeepAbove(np.zeros(2 * d, np.float32)) if k is None else KeepLargest(k)
+        atoms = _both_signs(np.eye(d, dtype=np.float32))
+        return _linear(atoms, atoms.copy(), np.zeros(d, np.float32), self._setting, rule)
+
+
+class PcaLearner:
+    """Principal components of all training tokens (mean and scatter merged over batches in float64)."""
+
+    def __init__(self, spec: Pca, setting: Setting) -> None:
+        """Start with no tokens."""
+        self._spec, self._setting = spec, setting
+        d = setting.sample.shape[1]
+        _refuse_more(spec.name, spec.components, d)
+        _refuse_more(spec.name, spec.k, d)
+        self._n, self._mean, self._scatter = 0, np.zeros(d), np.zeros((d, d))
+
+    def step(self, x: Float[Tensor, "token feature"]) -> None:
+        """Merge one batch (Chan's rule)."""
+        tokens = x.cpu().numpy().astype(np.float64)
+        n, mean = len(tokens), tokens.mean(0)
+        centred = tokens - mean
+        gap, merged = mean - self._mean, self._n + n
+        self._scatter += centred.T @ centred + np.outer(gap, gap) * (self._n * n / merged)
+        self._mean += gap * (n / merged)
+        self._n = merged
+
+    def finish(self) -> Dictionary:
+        """Return the dictionary; a component's sign is such that its largest coordinate is positive."""
+        _, vectors = np.linalg.eigh(self._scatter)
+        rows = vectors.T[::-1][: self._spec.components]
+        largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], axis=1)
+        atoms = _both_signs((rows * np.sign(largest)).astype(np.float32))
+        return _linear(atoms, atoms.copy(), self._mean.astype(np.float32), self._setting, KeepLargest(self._spec.k))
+
+
+def _both_signs(rows: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarray, "twice_row feature"]:
+    return np.concatenate([rows, -rows])
+
+
+def _linear(atoms: np.ndarray, encoder: np.ndarray, centre: np.ndarray, setting: Setting, rule: CodeRule) -> Dictionary:
+    return Dictionary(atoms, encoder, np.zeros(len(atoms), np.float32), centre, setting.normaliser, rule)
+
+
+def _refuse_more(name: str, asked: int | None, available: int) -> None:
+    if asked is not None and asked > available:
+        raise ConceptBenchError(f"Dictionary '{name}' asks for {asked} of {available} available; lower it in the configuration.")

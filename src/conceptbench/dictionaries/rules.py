@@ -1,0 +1,49 @@
+"""From pre-activations to codes: the closed union of the rules by which a dictionary chooses what fires."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float32
+
+from conceptbench.errors import ConceptBenchError
+
+
+@dataclass(frozen=True)
+class KeepLargest:
+    """At most `k` latents fire on a token: the largest pre-activations, where they are positive."""
+
+    k: int
+
+
+@dataclass(frozen=True, eq=False)
+class KeepAbove:
+    """A latent fires where its pre-activation exceeds its threshold, and keeps its full value (ReLU when all are 0)."""
+
+    thresholds: Float32[np.ndarray, "latent"]
+
+
+CodeRule: TypeAlias = KeepLargest | KeepAbove
+
+
+def describe_rule(rule: CodeRule) -> dict[str, Any]:
+    """Return the rule as the card records it; thresholds themselves are a tensor of the dictionary's file."""
+    match rule:
+        case KeepLargest(k=k):
+            return {"rule": "keep-largest", "k": k}
+        case KeepAbove():
+            return {"rule": "keep-above"}
+
+
+def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent"] | None, where: str) -> CodeRule:
+    """Return the rule that a card records.
+
+    Raises:
+        ConceptBenchError: when card and tensors do not fit.
+    """
+    match record, thresholds:
+        case {"rule": "keep-largest", "k": int(k)}, None:
+            return KeepLargest(k)
+        case {"rule": "keep-above"}, np.ndarray():
+            return KeepAbove(thresholds)
+    raise ConceptBenchError(f"{where}: the code rule {record} does not fit the stored tensors; learn the dictionary again.")

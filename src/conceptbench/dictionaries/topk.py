@@ -1,0 +1,101 @@
+"""TopK autoencoder with AuxK: the losses in plain torch, and the learner that takes the fused step on a CPU."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from conceptbench.dictionaries.dictionary import Dictionary
+from conceptbench.dictionaries.learner import (
+    FiringClock, Parameters, Setting, StepReport, learning_rate, remove_radial_, total_variation, unit_rows,
+)  # fmt: skip
+from conceptbench.dictionaries.rules import KeepLargest
+from conceptbench.dictionaries.specs import TopK
+from conceptbench.dictionaries.topk_fused import FusedTopK, TopKOutcome
+
+
+def aux_loss(
+    residual: Float[Tensor, "token feature"],
+    dead_pre: Float[Tensor, "token dead"],
+    dead_atoms: Float[Tensor, "dead feature"],
+    aux_k: int,
+) -> Tensor:
+    """Return ||e' - e||^2 / ||e - mean(e)||^2 where e' predicts the residual e from its `aux_k` strongest dead latents.
+
+    The prediction has no decoder bias (the residual has none), and the residual is a constant. The loss is 0 when
+    nothing is dead or the residual does not vary (Gao et al., arXiv 2406.04093, appendix A.2).
+    """
+    target = residual.detach()
+    spread = total_variation(target)
+    if not len(dead_atoms) or not spread > 0:
+        return residual.new_zeros(())
+    values, slots = dead_pre.topk(min(aux_k, len(dead_atoms)), dim=1, sorted=False)
+    prediction = embedding_bag(slots, dead_atoms, per_sample_weights=values.relu(), mode="sum")
+    return (prediction - target).square().sum() / spread
+
+
+class TorchTopK:
+    """The same step by automatic differentiation on any device: reference of the fused one, and used on a GPU."""
+
+    def __init__(self, parameters: Parameters, spec: TopK) -> None:
+        """Start Adam at zero moments."""
+        self.parameters = parameters
+        self._spec = spec
+        self._aux_k = spec.aux_k or max(1, parameters.atoms.shape[1] // 2)
+        for tensor in parameters.all():
+            tensor.requires_grad_()
+        self._optimiser = torch.optim.Adam(parameters.all())
+
+    def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
+        """Learn from one batch; see `FusedTopK.step`."""
+        p = self.parameters
+        # (x - decoder_bias) encoder' without a gradient of the size of x: the bias passes through one matrix-vector product
+        pre = torch.addmm(p.encoder_bias - p.encoder @ p.decoder_bias, x, p.encoder.T)
+        top = pre.topk(self._spec.k, dim=1, sorted=False)
+        values = top.values.relu()
+        residual = x - p.decoder_bias - embedding_bag(top.indices, p.atoms, per_sample_weights=values, mode="sum")
+        squares = residual.square().sum()
+        loss = squares / total_variation(x).clamp_min(torch.finfo(x.dtype).tiny)
+        if self._spec.aux_alpha > 0:
+            loss = loss + self._spec.aux_alpha * aux_loss(residual, pre[:, dead], p.atoms[dead], self._aux_k)
+        fired = torch.zeros(len(p.atoms), dtype=torch.bool, device=x.device)
+        fired[top.indices[values > 0]] = True
+        outcome = TopKOutcome(float(loss.detach()), float(squares.detach()), int((values > 0).sum()), fired)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._apply(lr)
+        return outcome
+
+    @torch.no_grad()
+    def _apply(self, lr: float) -> None:
+        atoms = self.parameters.atoms
+        if atoms.grad is not None:
+            remove_radial_(atoms.grad, atoms)
+        self._optimiser.param_groups[0]["lr"] = lr
+        self._optimiser.step()
+        atoms.copy_(unit_rows(atoms))
+
+
+class TopKLearner:
+    """Feeds the step and keeps the clock of dead latents."""
+
+    def __init__(self, spec: TopK, setting: Setting) -> None:
+        """Start from random atoms."""
+        self._spec, self._setting = spec, setting
+        engine = FusedTopK if setting.device.type == "cpu" else TorchTopK
+        self._engine: FusedTopK | TorchTopK = engine(Parameters.start(spec.width, spec.k, setting), spec)
+        self._clock = FiringClock(spec.width, spec.dead_tokens, setting.device)
+        self._steps = 0
+
+    def step(self, x: Float[Tensor, "token feature"]) -> StepReport:
+        """Learn from one batch."""
+        lr = learning_rate(self._spec, self._steps, self._setting.total_steps)
+        outcome = self._engine.step(x, self._clock.dead(), lr)
+        self._clock.update(outcome.fired, len(x))
+        self._steps += 1
+        fvu = outcome.residual / max(float(total_variation(x)), torch.finfo(x.dtype).tiny)
+        return StepReport(outcome.loss, fvu, outcome.firings / len(x), self._clock.dead_share())
+
+    def finish(self) -> Dictionary:
+        """Return the dictionary; the k largest are kept at encoding too."""
+        return self._engine.parameters.dictionary(self._setting.normaliser, KeepLargest(self._spec.k))
