@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from conceptbench.adaptation.adapter import Adapter, image_features, predict
+    from conceptbench.adaptation.adapter import Adapter, predict
     from conceptbench.adaptation.evaluation import accuracy_table, aggregate_seeds, evaluate, harmonic_mean
     from conceptbench.adaptation.protocol import adapt
     from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, MethodSpec, ZeroShotSpec, method_spec
@@ -26,7 +26,6 @@ _HOME = {
     "aggregate_seeds": "evaluation",
     "evaluate": "evaluation",
     "harmonic_mean": "evaluation",
-    "image_features": "adapter",
     "load_adapter": "storage",
     "method_spec": "specs",
     "predict": "adapter",
@@ -44,7 +43,6 @@ __all__ = [
     "aggregate_seeds",
     "evaluate",
     "harmonic_mean",
-    "image_features",
     "load_adapter",
     "method_spec",
     "predict",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +82,6 @@ class Adapter(ABC):
             )
 
 
-def image_features(
-    backbone: Backbone, pixels: Float[Tensor, "image channel height width"]
-) -> Float[Tensor, "image embed"]:
-    """Image features of preprocessed pixels, not normalised, by the model's plain forward with gradients."""
-    encode: Callable[[Tensor], Tensor] | None = getattr(backbone.model, "encode_image", None)
-    return (encode or cast(Callable[[Tensor], Tensor], backbone.model))(pixels.to(backbone.device))
-
-
 def cosine_logits(
     backbone: Backbone, features: Float[Tensor, "image embed"], texts: Float[Tensor, "class embed"]
 ) -> Logits:
@@ -106,5 +98,5 @@ def predict(
 ) -> Logits:
     """Logits of preprocessed pixels over `class_names` under the adapted model."""
     with adapter.image_context(backbone):
-        features = image_features(backbone, pixels)
+        features = backbone.encode_image(pixels)
     return adapter.classify(backbone, features, class_names)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -88,7 +89,9 @@ def augmented_batch(backbone: Backbone, task: Task, positions: Sequence[int]) ->
     augment = few_shot_augmentation(backbone.image_size)
     crops = [augment(task.dataset.pil(int(task.train_rows[i])).convert("RGB")) for i in positions]
     targets = torch.from_numpy(task.train_targets[list(positions)])
-    return backbone.preprocess(crops).to(backbone.device), targets.to(backbone.device)
+    return backbone.preprocess(np.stack([np.asarray(crop) for crop in crops])).to(backbone.device), targets.to(
+        backbone.device
+    )
 
 
 def few_shot_augmentation(size: int) -> Callable[[Any], Any]:
@@ -97,14 +100,15 @@ def few_shot_augmentation(size: int) -> Callable[[Any], Any]:
     from torchvision.transforms import v2
 
     crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(0.5)])
+    augment: Callable[[Any], Any] = v2.Compose([crop, v2.RandomHorizontalFlip(0.5)])
+    return augment
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's global random stream from `seed`, given back as it was afterwards; torchvision draws from it."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -122,6 +126,6 @@ def _step(optimizer: torch.optim.Optimizer, step_loss: StepLoss, pixels: Tensor,
         loss = step_loss(pixels, targets)
         value = float(loss.detach())
         if math.isfinite(value):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return value

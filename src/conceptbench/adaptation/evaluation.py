@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from conceptbench.adaptation.adapter import Adapter, image_features
+from conceptbench.adaptation.adapter import Adapter
 from conceptbench.adaptation.tasks import candidate_labels
 from conceptbench.errors import ConceptBenchError
 
@@ -50,7 +50,7 @@ def dataset_features(
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     bar = tqdm(batches, desc=f"image features of {dataset.name}", unit="batch", disable=not progress)
     return torch.cat(
-        [image_features(backbone, backbone.preprocess([dataset.pil(int(row)) for row in batch])) for batch in bar]
+        [backbone.encode_image(backbone.preprocess([dataset.pil(int(row)) for row in batch])) for batch in bar]
     )
 
 
@@ -88,7 +88,7 @@ def evaluate(
             features = dataset_features(backbone, dataset, rows[chosen], batch_size=batch_size, progress=progress)
         logits = adapter.classify(backbone, features, names)
         parts.append(_score(logits, labels[chosen], candidates) | {"image": rows[chosen], "half": half})
-    identity = {"setting": setting, "method": adapter.spec.name, "seed": int(adapter.card["seed"])}
+    identity: dict[str, Any] = {"setting": setting, "method": adapter.spec.name, "seed": int(adapter.card["seed"])}
     frame = pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True).assign(**identity)
     return frame[list(PREDICTION_COLUMNS)]
 
@@ -101,7 +101,7 @@ def accuracy_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     records: list[dict[str, Any]] = []
     for (setting, method, seed), group in predictions.groupby(["setting", "method", "seed"], sort=False):
-        identity = {"setting": setting, "method": method, "seed": seed}
+        identity: dict[str, Any] = {"setting": setting, "method": method, "seed": seed}
         scores = {half: part["correct"].mean() for half, part in group.groupby("half", sort=False)}
         counts = group["half"].value_counts()
         for half in ("base", "novel") if setting == "base-to-novel" else ("all",):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from conceptbench.adaptation.adapter import Adapter, cosine_logits, image_features
+from conceptbench.adaptation.adapter import Adapter, cosine_logits
 from conceptbench.adaptation.engine import seeded, train
 from conceptbench.adaptation.prompts.hooks import (
     image_prompts,
@@ -117,7 +117,7 @@ def maple_loss(
     with text_prompts(backbone, learner.text_prompts()):
         texts = F.normalize(encode_tokens(backbone, tokens), dim=-1)
     with image_prompts(backbone, learner.image_prompts()):
-        features = image_features(backbone, pixels)
+        features = backbone.encode_image(pixels)
     return F.cross_entropy(cosine_logits(backbone, features, texts), targets)
 
 

@@ -59,7 +59,7 @@ def image_prompts(backbone: Backbone, prompts: Prompts) -> Iterator[None]:
     """
     _require_token_pooling(backbone)
     require_blocks(backbone, "image", len(prompts), len(backbone.vision_blocks))
-    n_plain = backbone.n_prefix + backbone.grid[0] * backbone.grid[1]
+    n_plain = backbone.n_tokens
     with ExitStack() as hooks:
         shallow = backbone.pre_norm.register_forward_pre_hook(_appending_input(prompts[0], n_plain))
         hooks.callback(shallow.remove)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
 from open_clip.transformer import text_global_pool
@@ -33,14 +33,14 @@ def context_tokens(backbone: Backbone, context: str, n_ctx: int) -> Int[Tensor, 
     Raises ConceptBenchError when the context is shorter, since the class name would be overwritten.
     """
     start = text_offset(backbone)
-    with_word, with_other = backbone.tokenize([f"{context} a", f"{context} the"])
-    n_context = int((with_word != with_other).nonzero()[0, 0]) - start
+    ids = backbone.tokenize([f"{context} a", f"{context} the"])
+    n_context = int((ids[0] != ids[1]).int().argmax()) - start
     if n_ctx > n_context:
         raise ConceptBenchError(
             f"n_ctx is {n_ctx} but the context {context!r} has {n_context} tokens in the vocabulary of backbone "
             f"{backbone.name!r}, so the class name would be overwritten; lower n_ctx or lengthen the context."
         )
-    return with_word[start : start + n_ctx]
+    return ids[0, start : start + n_ctx]
 
 
 def encode_tokens(backbone: Backbone, tokens: Int[Tensor, "text token"]) -> Float[Tensor, "text embed"]:
@@ -52,7 +52,7 @@ def encode_tokens(backbone: Backbone, tokens: Int[Tensor, "text token"]) -> Floa
     tower = text_tower(backbone)
     pool = getattr(tower, "text_pool_type", None) or tower.pool_type
     if getattr(tower, "attn_mask", None) is None or getattr(tower, "cls_emb", None) is not None or pool != "argmax":
-        return cast(Tensor, backbone.model.encode_text(tokens))
+        return backbone.encode_text(tokens)
     return _encode_causal(tower, tokens[:, : int(tokens.argmax(dim=-1).max()) + 1])
 
 
@@ -61,9 +61,9 @@ def _encode_causal(tower: Any, tokens: Tensor) -> Tensor:
     length, dtype = tokens.shape[1], tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
     x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-    x = text_global_pool(tower.ln_final(x), tokens, "argmax")
+    pooled: Tensor = text_global_pool(tower.ln_final(x), tokens, "argmax")
     if tower.text_projection is None:
-        return x
-    if isinstance(tower.text_projection, nn.Linear):
-        return cast(Tensor, tower.text_projection(x))
-    return cast(Tensor, x @ tower.text_projection)
+        return pooled
+    projection = tower.text_projection
+    projected: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return projected
