@@ -27,7 +27,7 @@ class OpenClip(Section):
 
     kind: Literal["open_clip"]
     model: str
-    """Name of an open_clip model, for example ViT-B-16-quickgelu, or hf-hub:<repository>."""
+    """Name of an open_clip model, for example ViT-B-16-quickgelu, or `hf-hub:<repository>`."""
     pretrained: str | None = None
     """Weight tag, for example openai; null only for hf-hub models."""
 

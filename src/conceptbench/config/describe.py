@@ -27,25 +27,32 @@ def keys_table() -> str:
 
 def _rows(section: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[list[str]]:
     required = section.get("required", [])
-    for key, field in section["properties"].items():
+    for key, field in sorted(section["properties"].items(), key=lambda item: "const" not in item[1]):
         meaning = str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
         if "const" in field:
             yield [f"`{prefix}{key}`", f"`{field['const']}`", "", str(section.get("description", "")).split("\n")[0]]
             continue
-        default = "required" if key in required else f"`{json.dumps(field.get('default'))}`"
-        inner = _sections(field, definitions)
+        named = _named_values(field)
+        default = "required" if key in required else f"`{json.dumps(field.get('default', {}))}`"
+        inner = _sections(named or field, definitions)
         if inner:
-            path = f"{prefix}{key}.<name>." if "additionalProperties" in field else f"{prefix}{key}."
-            yield [f"`{prefix}{key}`", "section", "required" if key in required else "", meaning]
+            path = f"{prefix}{key}.<name>." if named else f"{prefix}{key}."
+            kind = "mapping of names to sections" if named else "section"
+            yield [f"`{prefix}{key}`", kind, "required" if key in required else "", meaning]
             for part in inner:
                 yield from _rows(part, definitions, path)
         else:
             yield [f"`{prefix}{key}`", _type(field), default, meaning]
 
 
+def _named_values(field: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the values when the keys of the field are free names, else nothing."""
+    patterns = field.get("patternProperties", {})
+    return next(iter(patterns.values()), {})
+
+
 def _sections(field: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    value = field.get("additionalProperties", field)
-    options = value.get("oneOf", [value]) if isinstance(value, dict) else []
+    options = field.get("oneOf", [field])
     return [definitions[option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
 
 
@@ -55,9 +62,9 @@ def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if "items" in field else "list"
-    if isinstance(field.get("additionalProperties"), dict):
-        return f"mapping of names to {_type(field['additionalProperties'])}"
+        return f"list: {_type(field['items'])}"
+    if _named_values(field):
+        return f"mapping of names: {_type(_named_values(field))}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
     return names.get(str(field.get("type")), str(field.get("type")))
 

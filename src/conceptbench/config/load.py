@@ -102,7 +102,7 @@ def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
 
 
 def _describe(problem: dict[str, Any], content: Mapping[str, Any]) -> str:
-    keys = _keys(problem["loc"], content)
+    keys = _keys(problem["loc"], content, absent=problem["type"] == "missing")
     path = ".".join(keys)
     context = problem.get("ctx", {})
     match problem["type"]:
@@ -125,8 +125,11 @@ def _describe(problem: dict[str, Any], content: Mapping[str, Any]) -> str:
     return f"'{path}' is {value!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _keys(location: tuple[int | str, ...], content: Any) -> list[str]:
-    """Turn pydantic's location into the keys as written: without the tags of unions and its marks."""
+def _keys(location: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
+    """Turn pydantic's location into the keys as written: without the tags of unions and its marks.
+
+    The last part of the location of an absent key is kept, although the content does not have it.
+    """
     keys: list[str] = []
     for position, part in enumerate(location):
         last = position == len(location) - 1
@@ -136,7 +139,7 @@ def _keys(location: tuple[int | str, ...], content: Any) -> list[str]:
         listed = isinstance(content, list | tuple) and isinstance(part, int)
         if known or listed:
             content = content[part]
-        elif not last:
+        elif not (last and absent):
             continue
         keys.append(str(part))
     return keys

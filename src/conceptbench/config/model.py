@@ -23,7 +23,7 @@ class Config(Section):
     """One experiment, in the order of the workflow. Things are named once and referred to by name."""
 
     experiment: Name
-    """Name of the experiment; its results go to results/<experiment>."""
+    """Name of the experiment; its results go to `results/<experiment>`."""
     seed: Index = 0
     """Every random stream derives from this number and the names of the things it serves."""
     seeds: Indices = (0, 1, 2)
@@ -31,7 +31,7 @@ class Config(Section):
     data_root: str | None = None
     """Folder with the real data sets."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """auto: a GPU when the job was granted one, else the CPU; or cpu, cuda, cuda:<number>."""
+    """auto: a GPU when the job was granted one, else the CPU; or `cpu`, `cuda`, `cuda:<number>`."""
     datasets: Annotated[dict[Name, DatasetSpec], Field(min_length=1)]
     """Data sets by name."""
     backbones: Annotated[dict[Name, BackboneSpec], Field(min_length=1)]
