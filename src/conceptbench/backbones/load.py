@@ -1,0 +1,230 @@
+"""Open a backbone by name or folder, and refuse every way in which it could silently be another model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+from torch import nn
+
+from conceptbench.backbones.backbone import Backbone, Tokenizer
+from conceptbench.backbones.folder import (
+    backbone_digest,
+    check_folder,
+    check_weights,
+    read_card,
+    save_backbone_folder,
+    uses_quick_gelu,
+)
+from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, vocabulary_size
+from conceptbench.errors import ConceptBenchError
+
+LOCAL_PREFIX = "local-dir:"
+"""open_clip's prefix of a folder."""
+
+HUB_PREFIX = "hf-hub:"
+"""open_clip's prefix of a repository on the Hugging Face hub."""
+
+_CLIP_VOCABULARY = 49408
+
+
+def load_backbone(
+    source: Path | str, device: torch.device | str = "cpu", *, pretrained: str | None = None, name: str | None = None
+) -> Backbone:
+    """Load a backbone with its weights; never a model without them.
+
+    `source` is a folder in open_clip's layout (plain or as `local-dir:<folder>`), `hf-hub:<owner>/<repository>`, or
+    the name of a built-in open_clip model with its `pretrained` tag (also as `<model>:<tag>`). `name` is what the
+    backbone is called from then on; by default the folder's, repository's or model's name.
+
+    Raises ConceptBenchError when the model or its weights are missing or do not fit each other, when the weights
+    hold values that are not finite, when they were trained with another activation function (quickgelu) than the
+    configuration builds, or when the image tower cannot be cut at a block.
+    """
+    text = str(source)
+    if text.startswith(HUB_PREFIX):
+        return _load_hub(text, device, name)
+    if text.startswith(LOCAL_PREFIX) or Path(text).is_dir():
+        return _load_folder(Path(text.removeprefix(LOCAL_PREFIX)), device, name)
+    if pretrained is None and ":" in text:
+        text, pretrained = text.split(":", 1)
+    return _load_builtin(text, pretrained, device, name)
+
+
+def export_backbone(backbone: Backbone, folder: Path | str, card: dict[str, Any] | None = None) -> None:
+    """Write a loaded backbone as a folder that `load_backbone` opens without a network, with the same digest.
+
+    `card` is added to the folder's card. A tokenizer with files of its own is saved beside the weights.
+    """
+    facts = {"name": backbone.name, "text": backbone.has_text, **(card or {})}
+    if backbone.has_text and backbone.model_config["text_cfg"].get("hf_tokenizer_name"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tokenizer: Any = backbone.tokenizer
+        tokenizer.save_pretrained(str(folder))
+    save_backbone_folder(
+        folder, backbone.model, backbone.model_config, backbone.preprocess_config, facts, merges=backbone.merges
+    )
+
+
+def _load_folder(folder: Path, device: torch.device | str, name: str | None) -> Backbone:
+    """A folder in open_clip's layout, perhaps with a card and a vocabulary of its own."""
+    check_folder(folder)
+    card = read_card(folder)
+    source = f"{LOCAL_PREFIX}{folder}"
+    model = _create(source, str(folder), require_pretrained=True)
+    check_weights(folder, model)
+    expected = card.get("quick_gelu", True if "openai" in folder.name.lower() else None)
+    _require_activation(model, expected, str(folder), 'set "quick_gelu" in open_clip_config.json\'s model_cfg')
+    config = open_clip.get_model_config(source)
+    has_text = bool(card.get("text", True))
+    merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
+    if has_text:
+        _require_vocabulary(config, merges, folder)
+    return _finish(model, source, config, name or folder.resolve().name, device, has_text=has_text, merges=merges)
+
+
+def _load_hub(source: str, device: torch.device | str, name: str | None) -> Backbone:
+    """A repository on the Hugging Face hub."""
+    repository = source.removeprefix(HUB_PREFIX)
+    model = _create(source, source, require_pretrained=True)
+    _require_activation(model, _hub_quick_gelu(repository), source, "use the built-in model name with its tag instead")
+    config = open_clip.get_model_config(source)
+    return _finish(model, source, config, name or repository.rsplit("/", 1)[-1], device)
+
+
+def _load_builtin(model_name: str, tag: str | None, device: torch.device | str, name: str | None) -> Backbone:
+    """A model that open_clip knows by name, with the weights of a tag."""
+    known = open_clip.list_models()
+    if model_name not in known:
+        near = difflib.get_close_matches(model_name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()."
+        raise ConceptBenchError(f"Backbone {model_name!r} is neither a folder nor a model of open_clip; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    settings = open_clip.get_pretrained_cfg(model_name, tag) if tag else {}
+    if not settings:
+        raise ConceptBenchError(
+            f"Backbone {model_name} has no pretrained weights named {tag!r}; choose one of "
+            f"{', '.join(tags) or '(none)'}, or give an open_clip folder, which also brings its preprocessing."
+        )
+    config = open_clip.get_model_config(model_name)
+    _require_builtin_activation(model_name, str(tag), bool(config.get("quick_gelu")), bool(settings.get("quick_gelu")))
+    model = _create(model_name, f"{model_name}:{tag}", pretrained=tag, require_pretrained=True)
+    return _finish(model, model_name, config, name or model_name, device)
+
+
+def _create(source: str, label: str, **options: Any) -> nn.Module:
+    """open_clip's constructor; whatever it raises becomes one sentence."""
+    try:
+        model: nn.Module = open_clip.create_model(source, **options)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConceptBenchError(
+            f"{label}: the backbone cannot be loaded ({reason}); use weights and a configuration that belong together."
+        ) from error
+    return model
+
+
+def _finish(
+    model: nn.Module,
+    source: str,
+    config: dict[str, Any],
+    name: str,
+    device: torch.device | str,
+    *,
+    has_text: bool = True,
+    merges: Path | None = None,
+) -> Backbone:
+    """Check the weights' values, take the digest, and describe the model as a `Backbone`."""
+    for tensor_name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ConceptBenchError(f"{source}: the weights {tensor_name} are not finite; restore or retrain them.")
+    visual: Any = model.get_submodule("visual")
+    backbone = Backbone(
+        model,
+        name=name,
+        digest="",
+        model_config=config,
+        preprocess_config=visual.preprocess_cfg,
+        make_tokenizer=_tokenizer_maker(source, config, merges),
+        has_text=has_text,
+        merges=merges,
+    )
+    backbone.digest = backbone_digest(model, config, backbone.preprocess_config, merges)
+    model.to(device)
+    return backbone
+
+
+def _tokenizer_maker(source: str, config: dict[str, Any], merges: Path | None) -> Callable[[], Tokenizer]:
+    """How to make the tokenizer when it is first needed."""
+    context_length = int(config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
+
+    def make() -> Tokenizer:
+        if merges is not None:
+            return cast(Tokenizer, load_tokenizer(merges, context_length))
+        try:
+            return cast(Tokenizer, open_clip.get_tokenizer(source))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConceptBenchError(
+                f"{source}: its tokenizer cannot be made ({reason}); install `transformers` if the model uses a "
+                "Hugging Face tokenizer, and keep the tokenizer's files beside the weights."
+            ) from error
+
+    return make
+
+
+def _require_vocabulary(config: dict[str, Any], merges: Path | None, folder: Path) -> None:
+    """Raise ConceptBenchError unless the token table has one row for each entry of the vocabulary."""
+    text_config = config["text_cfg"]
+    rows = int(text_config.get("vocab_size", _CLIP_VOCABULARY))
+    if merges is not None:
+        entries = vocabulary_size(merges)
+        if entries != rows:
+            raise ConceptBenchError(
+                f"{merges}: has {entries} entries but the model's token table has {rows} rows; restore the vocabulary "
+                "the model was trained with."
+            )
+    elif rows < _CLIP_VOCABULARY and not (text_config.get("hf_tokenizer_name") or text_config.get("hf_model_name")):
+        raise ConceptBenchError(
+            f"{folder / MERGES_FILE}: missing, and CLIP's own vocabulary does not fit a token table of {rows} rows; "
+            "restore the file."
+        )
+
+
+def _require_builtin_activation(model_name: str, tag: str, built: bool, trained: bool) -> None:
+    """Raise ConceptBenchError, naming the right model, when the tag's weights need the other activation function."""
+    if built == trained:
+        return
+    other = f"{model_name}-quickgelu" if trained else model_name.removesuffix("-quickgelu")
+    remedy = f"use {other}" if other in open_clip.list_models() else "choose another tag"
+    raise ConceptBenchError(
+        f"Backbone {model_name}: the weights {tag!r} were trained {_with(trained)}, but this model is built "
+        f"{_with(built)}; {remedy}."
+    )
+
+
+def _require_activation(model: nn.Module, trained: bool | None, label: str, remedy: str) -> None:
+    """Raise ConceptBenchError when it is known that the weights need the other activation function."""
+    built = uses_quick_gelu(model)
+    if trained is not None and bool(trained) != built:
+        raise ConceptBenchError(
+            f"{label}: the weights were trained {_with(bool(trained))}, but the configuration builds the model "
+            f"{_with(built)}; {remedy}."
+        )
+
+
+def _hub_quick_gelu(repository: str) -> bool | None:
+    """What open_clip's own table says about the weights of a hub repository; None when it does not list it."""
+    for model_name, tag in open_clip.list_pretrained():
+        settings = open_clip.get_pretrained_cfg(model_name, tag)
+        if str(settings.get("hf_hub", "")).strip("/") == repository.strip("/"):
+            return bool(settings.get("quick_gelu", False))
+    return True if "openai" in repository.lower() else None
+
+
+def _with(quick_gelu: bool) -> str:
+    return "with QuickGELU" if quick_gelu else "with plain GELU"
