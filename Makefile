@@ -1,0 +1,82 @@
+# Everything starts here: `make run` computes the default experiment, `make test` checks the code.
+# Both create .venv from requirements.lock first; Python 3.11 or later and make are all they need.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+EXPERIMENT ?= testbed
+# Further options of every Snakemake call, for example SNAKEMAKE_OPTIONS="--configfile examples/smoke.yaml".
+SNAKEMAKE_OPTIONS ?=
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
+# Worker processes of the tests; numerical libraries inside them use one thread each.
+TEST_WORKERS ?= 2
+
+.PHONY: help
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
+
+# --- environment ----------------------------------------------------------------------------------------------------
+
+.PHONY: environment
+environment: $(VENV)/.package ## Create .venv from requirements.lock and install the package in it
+
+$(VENV)/.python:
+	@for python in $${PYTHON:-} python3.11 python3 python3.12 python3.13 python3.14 python; do \
+	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        echo "Creating $(VENV) with $$("$$python" --version)"; \
+	        "$$python" -m venv "$(VENV)"; touch "$@"; exit 0; \
+	    fi; \
+	done; \
+	echo "ConceptBench needs Python 3.11 or later with its venv module; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+$(VENV)/.lock: $(VENV)/.python requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.lock pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lock
+lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
+	rm -rf .venv-lock && python3.11 -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade setuptools
+	.venv-lock/bin/python -m pip install --quiet '.[dev,dvc]'
+	{ head -n 1 requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude conceptbench --exclude pip \
+	    | sed -E 's/\+[a-z0-9]+$$//; s/^((nvidia|cuda)-.*|triton==.*)$$/\1 ; sys_platform == "linux"/' \
+	    | LC_ALL=C sort -f; } > requirements.new
+	mv requirements.new requirements.lock && rm -rf .venv-lock
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: environment ## Compute the default experiment: tables, figures, metrics and report
+	$(SNAKEMAKE)
+	$(SNAKEMAKE) --quiet --report results/$(EXPERIMENT)/report.zip
+	@echo "Report: results/$(EXPERIMENT)/report.zip"
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+SNAKEFILES := $(wildcard Snakefile rules/*.smk)
+
+.PHONY: lint
+lint: environment ## Check style, types and the floors of the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(if $(SNAKEFILES),$(BIN)/snakefmt --check $(SNAKEFILES))
+
+.PHONY: test
+test: lint ## Check style and types, then run every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal
+
+.PHONY: clean
+clean: ## Remove caches (never results)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build src/*.egg-info
