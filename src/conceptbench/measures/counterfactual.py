@@ -1,8 +1,8 @@
 """Counterfactual specificity: when one factor of one object changes, how much of the change in the code is its own?
 
 For a pair of images that differ in one factor, specificity is the share of sum_j |change of latent j| carried by the
-latents matched to that factor (`matching.matched_latents`, from split A of other images). The null is the same share for
-the latents matched to each other factor that could have changed, rescaled to the same number of latents, and averaged.
+latents matched to that factor (`matching.matched_latents`, from split A of other images). The null is the same share
+for the latents matched to each other factor, rescaled to the same number of latents, and averaged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def counterfactual_specificity(
     """
     if not before.shape == after.shape or before.shape[0] != len(changed):
         raise ConceptBenchError(
-            f"Counterfactual pairs need aligned codes; got {before.shape[0]}, {after.shape[0]} and {len(changed)} names."
+            f"Counterfactual pairs need aligned codes: {before.shape[0]}, {after.shape[0]} and {len(changed)} names."
         )
     options: dict[str, Any] = {"reduce": score, "prefix_tokens": prefix_tokens}
     change = abs(image_scores(after, **options) - image_scores(before, **options)).tocsr()

@@ -121,16 +121,21 @@ def _group(
 
 def _enough(group: _Group, spec: KindSpec) -> bool:
     sides = (group.positive_a, group.positive_b)
-    return all(min(p.sum(axis=0).min(), (~p.any(axis=1)).sum()) >= spec.minimum_images for p in sides)
+    return all(min(p.sum(axis=0).min(), _outside(p).sum()) >= spec.minimum_images for p in sides)
+
+
+def _outside(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Images without any member of the group."""
+    return np.asarray(np.logical_not(positive.any(axis=1)))
 
 
 def _choose(a: Side, b: Side, group: _Group) -> tuple[int, float, float, int]:
     """Best column on A, its united AUROC on A and on B, and the weakest member on B."""
-    negative = np.repeat(~group.positive_a.any(axis=1)[:, None], group.positive_a.shape[1], axis=1)
+    negative = np.repeat(_outside(group.positive_a)[:, None], group.positive_a.shape[1], axis=1)
     on_a = np.nan_to_num(rank_all(a.scores, group.positive_a, negative).auroc.min(axis=1), nan=0.0)
     best = int(np.argmax(on_a))
     items, values = column(b.scores, best)
-    outside = (~group.positive_b.any(axis=1)).astype(np.float64)
+    outside = _outside(group.positive_b).astype(np.float64)
     on_b = [curve(items, values, member.astype(np.float64), outside).auroc for member in group.positive_b.T]
     return best, float(on_a[best]), float(min(on_b)), int(np.argmin(on_b))
 
@@ -151,7 +156,7 @@ def _united(
         return empty | {"note": f"a member has fewer than {spec.minimum_images} images on a split"}
     best, selected, point, weakest = _choose(a, b, group)
     items, values = column(b.scores, best)
-    outside = (~group.positive_b.any(axis=1)).astype(np.float64)
+    outside = _outside(group.positive_b).astype(np.float64)
     clusters = np.arange(n)
     drawn = [
         replicate(items, values, member.astype(np.float64), outside, clusters, weights).auroc
@@ -175,7 +180,7 @@ def _null_groups(
     rng: np.random.Generator,
     spec: KindSpec,
 ) -> list[_Group]:
-    """Random groups shaped like the kinds: as many members, fixing the same factors, no value shared, no kind member."""
+    """Random groups shaped like the kinds: as many members, the same factors fixed, no value shared, no kind member."""
     templates = [[tuple(member) for member in members] for members in kinds.values()]
     if not templates:
         raise ConceptBenchError("The named-kinds measure got no kinds; pass at least one with its members.")

@@ -191,6 +191,6 @@ def _overlap(
         silent[items] = False
         fires[silent] = 1.0
     n = int(masked.images[-1]) + 1
-    both = np.bincount(masked.images, np.minimum(fires, mask), n)
-    either = np.bincount(masked.images, np.maximum(fires, mask), n)
+    both = np.bincount(masked.images, np.minimum(fires, mask), n).astype(np.float64)
+    either = np.bincount(masked.images, np.maximum(fires, mask), n).astype(np.float64)
     return both, either

@@ -204,7 +204,7 @@ def permutation_null(
 
 def _enough(labels: FactorLabels, spec: TruthSpec) -> NDArray[np.bool_]:
     positive = labels.present.sum(axis=0)
-    return np.minimum(positive, len(labels.present) - positive) >= spec.minimum_positive
+    return np.asarray(np.minimum(positive, len(labels.present) - positive) >= spec.minimum_positive)
 
 
 def _too_few(spec: TruthSpec) -> str:

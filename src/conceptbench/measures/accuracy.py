@@ -1,0 +1,162 @@
+"""Accuracy before and after adaptation: base, novel and their harmonic mean, with paired differences.
+
+Accuracy is micro (correct images over images) and lies in [0, 1]. The harmonic mean is that of the accuracies averaged
+over seeds, as in the CoOp and MaPLe papers. Intervals draw images within classes; with several seeds, seeds are drawn
+first. With three seeds the outer level is coarse: such an interval is a lower bound of the uncertainty.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.measures.resampling import (
+    ALL_SEEDS,
+    image_weights,
+    interval,
+    nested_means,
+    seed_weights,
+    two_sided_p,
+)
+
+HARMONIC = "harmonic_mean"
+REFERENCE = "zero-shot"
+_NEEDED = ("image", "label", "half", "method", "task", "seed", "correct")
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Correctness [seed, image] of one task, method and half, with the class of every image."""
+
+    correct: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    images: NDArray[np.int64]
+    seeds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Point accuracy of each seed, pooled replicates, and replicates of each seed [seed, resample]."""
+
+    points: NDArray[np.float64]
+    pooled: NDArray[np.float64]
+    per_seed: NDArray[np.float64]
+
+
+def harmonic_mean(base: Any, novel: Any) -> Any:
+    """Harmonic mean 2bn / (b + n) of two accuracies (numbers or arrays); 0 where both are 0."""
+    total = np.asarray(base) + np.asarray(novel)
+    return np.where(total > 0, 2 * np.asarray(base) * np.asarray(novel) / np.where(total > 0, total, 1), 0.0)
+
+
+def accuracy_tables(
+    predictions: pd.DataFrame, rng: np.random.Generator, n_resamples: int = 1000
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy of every method and its paired difference to zero-shot.
+
+    Args:
+        predictions: one row an image, method and seed: image, label, half (base, novel or all), method, task, seed,
+            correct.
+
+    Returns:
+        `accuracy`: task, method, half (base, novel, harmonic_mean, all), estimate, low, high, n, seed ("all" pools),
+        note, n_seeds. `accuracy_difference`: task, method, reference, half, estimate (method - zero-shot on the same
+        images), low, high, n, seed ("all"), note, p (bootstrap, two-sided), n_seeds.
+    """
+    missing = [name for name in _NEEDED if name not in predictions.columns]
+    if missing:
+        raise ConceptBenchError(f"The predictions lack the column(s) {', '.join(missing)}.")
+    rows: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    for task, of_task in predictions.groupby("task", sort=False):
+        drawn: dict[tuple[str, str], _Drawn] = {}
+        sizes: dict[str, int] = {}
+        weights = {
+            str(half): image_weights(part.images.size, n_resamples, rng, part.labels)
+            for half, part in ((h, _half(_first_method(f))) for h, f in of_task.groupby("half", sort=False))
+        }
+        for method, of_method in of_task.groupby("method", sort=False):
+            halves = {str(half): _half(frame) for half, frame in of_method.groupby("half", sort=False)}
+            shares = seed_weights(len(next(iter(halves.values())).seeds), n_resamples, rng)
+            for half, part in halves.items():
+                _check_weights(part, weights[half], str(task), str(method))
+                drawn[str(method), half] = _draw(part, weights[half], shares)
+                sizes[half] = part.images.size
+            if {"base", "novel"} <= set(halves):
+                drawn[str(method), HARMONIC] = _harmonic(drawn[str(method), "base"], drawn[str(method), "novel"])
+                sizes[HARMONIC] = sizes["base"] + sizes["novel"]
+            seeds = next(iter(halves.values())).seeds
+            for half in [h for m, h in drawn if m == str(method)]:
+                name = {"task": str(task), "method": str(method), "half": half}
+                rows += _accuracy_rows(name, drawn[str(method), half], seeds, sizes[half])
+        differences += _differences(str(task), drawn, sizes)
+    return pd.DataFrame(rows), pd.DataFrame(differences)
+
+
+def _first_method(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.loc[frame["method"] == frame["method"].iloc[0]]
+
+
+def _half(frame: pd.DataFrame) -> _Half:
+    """Correctness as a table of seeds and images; every seed must have every image once."""
+    wide = frame.assign(seed=frame["seed"].astype(str), correct=frame["correct"].astype(float)).pivot(
+        index="seed", columns="image", values="correct"
+    )
+    if wide.isna().to_numpy().any():
+        method, task = frame["method"].iloc[0], frame["task"].iloc[0]
+        raise ConceptBenchError(f"The predictions of {method} on {task} do not cover the same images in every seed.")
+    labels = frame.drop_duplicates("image").set_index("image")["label"].reindex(wide.columns)
+    return _Half(wide.to_numpy(), labels.to_numpy(), wide.columns.to_numpy(), tuple(wide.index))
+
+
+def _check_weights(part: _Half, weights: NDArray[np.float64], task: str, method: str) -> None:
+    if weights.shape[1] != part.images.size:
+        raise ConceptBenchError(
+            f"{method} on {task} was predicted for {part.images.size} images, another method for {weights.shape[1]}; "
+            "predict every method on the same images."
+        )
+
+
+def _draw(part: _Half, weights: NDArray[np.float64], shares: NDArray[np.float64]) -> _Drawn:
+    per_seed = (weights @ part.correct.T / weights.sum(axis=1, keepdims=True)).T
+    return _Drawn(part.correct.mean(axis=1), nested_means(part.correct, weights, shares), per_seed)
+
+
+def _harmonic(base: _Drawn, novel: _Drawn) -> _Drawn:
+    return _Drawn(
+        np.asarray(harmonic_mean(base.points, novel.points)),
+        np.asarray(harmonic_mean(base.pooled, novel.pooled)),
+        np.asarray(harmonic_mean(base.per_seed, novel.per_seed)),
+    )
+
+
+def _point(drawn: dict[tuple[str, str], _Drawn], method: str, half: str) -> float:
+    """Accuracy over all seeds; the harmonic mean is taken of the averages, not averaged over seeds."""
+    if half == HARMONIC:
+        return float(harmonic_mean(drawn[method, "base"].points.mean(), drawn[method, "novel"].points.mean()))
+    return float(drawn[method, half].points.mean())
+
+
+def _accuracy_rows(name: dict[str, str], drawn: _Drawn, seeds: tuple[str, ...], n: int) -> list[dict[str, Any]]:
+    extra = {"n_seeds": len(seeds)}
+    rows = [
+        {**name, **interval(float(point), replicates, n).row(seed), **extra}
+        for seed, point, replicates in zip(seeds, drawn.points, drawn.per_seed, strict=True)
+    ]
+    return [*rows, {**name, **interval(float(drawn.points.mean()), drawn.pooled, n).row(ALL_SEEDS), **extra}]
+
+
+def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[str, int]) -> list[dict[str, Any]]:
+    rows = []
+    for method, half in drawn:
+        if method == REFERENCE or (REFERENCE, half) not in drawn:
+            continue
+        replicates = drawn[method, half].pooled - drawn[REFERENCE, half].pooled
+        point = _point(drawn, method, half) - _point(drawn, REFERENCE, half)
+        row = {"task": task, "method": method, "reference": REFERENCE, "half": half}
+        row |= interval(point, replicates, sizes[half]).row(ALL_SEEDS)
+        rows.append(row | {"p": two_sided_p(replicates), "n_seeds": len(drawn[method, half].points)})
+    return rows

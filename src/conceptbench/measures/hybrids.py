@@ -1,0 +1,194 @@
+"""Hybrids of the zero-shot and the adapted model: activations of one, readout of the other.
+
+The image tower is cut at the hook point. Below it, activations come from the zero-shot (Z) or the adapted model (A);
+above it, blocks and text side come from Z or A. Prompt tokens belong to the blocks: A's activations under Z's blocks
+lose them; Z's activations under A's blocks get A's prompt states at the hook point, averaged over split A (variant
+"averaged"), or those of the same image under A (variant "own", a sensitivity check: these states have already looked
+at the image through A). A's activations under A's blocks always keep their own, so this hybrid is the adapted model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from conceptbench.errors import ConceptBenchError
+
+if TYPE_CHECKING:
+    from conceptbench.backbones import Backbone
+    from conceptbench.data import Dataset
+
+Model = Literal["zero-shot", "adapted"]
+Variant = Literal["averaged", "own"]
+MODELS: tuple[Model, Model] = ("zero-shot", "adapted")
+Features = dict[tuple[Model, Model, Variant], Tensor]
+"""(source of the activations, source of the blocks, variant) -> image features [image, embed], not normalised."""
+
+
+class AdaptedModel(Protocol):
+    """What a hybrid needs of an adapter: a changed image side and logits from image features."""
+
+    def image_context(self, backbone: Any) -> AbstractContextManager[None]:
+        """Inside it the backbone's image tower is the adapted one."""
+
+    def classify(self, backbone: Any, features: Any, class_names: Sequence[str]) -> Any:
+        """Logits of image features under the adapter's text side."""
+
+    def missing_note(self, class_names: Sequence[str]) -> str:
+        """Why these classes cannot be scored; empty when they can."""
+
+
+@torch.no_grad()
+def mean_prompt_states(
+    backbone: Backbone, adapter: AdaptedModel, batches: Iterator[Tensor], block: int
+) -> Float[Tensor, "prompt feature"]:
+    """The adapter's prompt states at the output of `block`, averaged over images; no rows without prompts."""
+    total, count = None, 0
+    with adapter.image_context(backbone):
+        for pixels in batches:
+            prompts = backbone.split_prompts(backbone.lower(pixels, block))[1].double()
+            total = prompts.sum(dim=0) if total is None else total + prompts.sum(dim=0)
+            count += len(prompts)
+    if total is None:
+        raise ConceptBenchError("The average of the prompt states got no images; give split A at least one.")
+    return (total / count).to(backbone.dtype)
+
+
+@torch.no_grad()
+def hybrid_features(
+    backbone: Backbone,
+    adapter: AdaptedModel,
+    pixels: Float[Tensor, "image 3 size size"],
+    block: int,
+    prompts: Float[Tensor, "prompt feature"],
+) -> Features:
+    """Image features of the four (activations, blocks) combinations, and of the variant with own prompt states.
+
+    `prompts` are the averaged states (`mean_prompt_states`). Features of an undivided model have the bits of its plain
+    forward.
+    """
+    zero_shot = backbone.lower(pixels, block)
+    with adapter.image_context(backbone):
+        adapted, own = backbone.split_prompts(backbone.lower(pixels, block))
+    averaged = prompts.to(zero_shot).expand(len(zero_shot), -1, -1)
+    out: Features = {
+        ("zero-shot", "zero-shot", "averaged"): backbone.upper(zero_shot, block),
+        ("adapted", "zero-shot", "averaged"): backbone.upper(adapted, block),
+    }
+    with adapter.image_context(backbone):
+        out["zero-shot", "adapted", "averaged"] = backbone.upper(torch.cat([zero_shot, averaged], dim=1), block)
+        out["adapted", "adapted", "averaged"] = backbone.upper(torch.cat([adapted, own], dim=1), block)
+        if own.shape[1]:
+            out["zero-shot", "adapted", "own"] = backbone.upper(torch.cat([zero_shot, own], dim=1), block)
+    return out
+
+
+def hybrid_predictions(
+    backbone: Backbone,
+    zero_shot: AdaptedModel,
+    adapter: AdaptedModel,
+    dataset: Dataset,
+    halves: dict[str, list[int]],
+    *,
+    block: int,
+    split_a: str = "val",
+    split_b: str = "test",
+    batch_size: int = 100,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Correctness and log-likelihood of every image of split B under all eight hybrids of perception, blocks and text.
+
+    Args:
+        zero_shot, adapter: the two models on this backbone. halves: half -> labels that are its candidates.
+        block: hook point. split_a: images whose prompt states are averaged. split_b: images that are scored.
+
+    Returns:
+        half, image, label, variant (averaged, and own where there are prompts), source, blocks, text (each zero-shot
+        or adapted), correct, log_likelihood. Halves that the adapter cannot score have no rows.
+    """
+    prompts = mean_prompt_states(
+        backbone, adapter, _pixels(backbone, dataset, _rows(dataset, split_a, halves), batch_size, False), block
+    )
+    frames: list[pd.DataFrame] = []
+    for half, candidates in halves.items():
+        names = [dataset.classes[label] for label in candidates]
+        if adapter.missing_note(names):
+            continue
+        rows = _rows(dataset, split_b, {half: candidates})
+        labels = np.asarray(dataset.labels(rows), dtype=np.int64)
+        start = 0
+        for pixels in _pixels(backbone, dataset, rows, batch_size, progress):
+            features = hybrid_features(backbone, adapter, pixels, block, prompts)
+            stop = start + len(pixels)
+            scored = _score(backbone, (zero_shot, adapter), features, names, labels[start:stop], candidates)
+            frames.append(scored.assign(half=half, image=np.tile(rows[start:stop], len(scored) // (stop - start))))
+            start = stop
+    if not frames:
+        raise ConceptBenchError(f"The adapter can score no half of data set {dataset.name!r}; nothing to decompose.")
+    columns = ["half", "image", "label", "variant", "source", "blocks", "text", "correct", "log_likelihood"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _rows(dataset: Dataset, split: str, halves: dict[str, list[int]]) -> NDArray[np.int64]:
+    rows = np.asarray(dataset.rows(split), dtype=np.int64)
+    wanted = [label for labels in halves.values() for label in labels]
+    rows = rows[np.isin(np.asarray(dataset.labels(rows)), wanted)]
+    if not rows.size:
+        raise ConceptBenchError(f"Data set {dataset.name!r} has no images of the classes in its {split} split.")
+    return rows
+
+
+def _pixels(
+    backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64], batch_size: int, progress: bool
+) -> Iterator[Tensor]:
+    starts = range(0, len(rows), batch_size)
+    for start in tqdm(starts, desc=f"hybrids on {dataset.name}", unit="batch", disable=not progress):
+        batch = rows[start : start + batch_size]
+        yield backbone.preprocess([dataset.pil(int(row)) for row in batch]).to(backbone.device)
+
+
+def _score(
+    backbone: Backbone,
+    models: tuple[AdaptedModel, AdaptedModel],
+    features: Features,
+    class_names: list[str],
+    labels: NDArray[np.int64],
+    candidates: list[int],
+) -> pd.DataFrame:
+    """Rows of one batch: the variants times the eight hybrids times the images."""
+    position = {label: at for at, label in enumerate(candidates)}
+    targets = np.array([position[int(label)] for label in labels])
+    variants: tuple[Variant, ...] = (
+        ("averaged", "own") if ("zero-shot", "adapted", "own") in features else ("averaged",)
+    )
+    cache: dict[tuple[Any, ...], dict[str, NDArray[Any]]] = {}
+    parts = []
+    for variant in variants:
+        for source in MODELS:
+            for blocks in MODELS:
+                key = (source, blocks, variant if (source, blocks) == ("zero-shot", "adapted") else "averaged")
+                for text, model in zip(MODELS, models, strict=True):
+                    if (*key, text) not in cache:
+                        logits = model.classify(backbone, features[key], class_names)
+                        cache[*key, text] = _outcomes(logits, targets)
+                    states = {"variant": variant, "source": source, "blocks": blocks, "text": text}
+                    parts.append(pd.DataFrame({"label": labels, **cache[*key, text]}).assign(**states))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _outcomes(logits: Tensor, targets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    log_probabilities = torch.log_softmax(logits.detach().double().cpu(), dim=-1).numpy()
+    rows = np.arange(len(targets))
+    return {
+        "correct": log_probabilities.argmax(axis=1) == targets,
+        "log_likelihood": log_probabilities[rows, targets],
+    }

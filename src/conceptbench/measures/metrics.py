@@ -1,0 +1,160 @@
+"""metrics.json: the headline numbers of an experiment as flat, namespaced keys.
+
+Every estimate `<key>` has its interval beside it as `<key>.low` and `<key>.high`. Values that do not exist (a share
+without a gain, a half that a method cannot score) have no key: JSON has no NaN, and a missing key cannot be mistaken
+for a number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from conceptbench.measures.resampling import ALL_SEEDS
+
+Metrics = dict[str, float]
+
+DICTIONARY_METRICS = ("fvu", "l0", "dead_share")
+
+
+@dataclass(frozen=True)
+class MainHook:
+    """The backbone and block whose dictionaries are named plainly; others get `@<backbone>/block<B>`."""
+
+    backbone: str
+    block: int
+
+    def name(self, row: Mapping[str, Any]) -> str:
+        """Name of the dictionary of a table's row."""
+        if row["backbone"] == self.backbone and int(row["block"]) == self.block:
+            return str(row["dictionary"])
+        return f"{row['dictionary']}@{row['backbone']}/block{int(row['block'])}"
+
+
+def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
+    """Flat metrics from the tables that are there (key: the table's name); absent tables give no keys.
+
+    Uses `backbones` (backbone, statistic: zero_shot.<factor> or recall_at_1, estimate, low, high), `dictionaries`
+    (backbone, block, dictionary, seed, fvu, l0, dead_share), `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
+    `accuracy_difference`, `overlap` and `decomposition`.
+    """
+    collectors = {
+        "backbones": _backbones,
+        "dictionaries": lambda table: _dictionaries(table, main),
+        "truth_summary": lambda table: _truth(table, main),
+        "truth_comparison": lambda table: _comparison(table, main),
+        "kinds": lambda table: _kinds(table, main),
+        "accuracy": _accuracy,
+        "accuracy_difference": _accuracy_difference,
+        "overlap": _overlap,
+        "decomposition": _decomposition,
+    }
+    out: Metrics = {}
+    for name, collector in collectors.items():
+        if name in tables and len(tables[name]):
+            out |= collector(tables[name])
+    return dict(sorted(out.items()))
+
+
+def _put(out: Metrics, key: str, row: Mapping[str, Any]) -> None:
+    """Set a key and its interval, as far as they are finite."""
+    for suffix, column in (("", "estimate"), (".low", "low"), (".high", "high")):
+        value = row.get(column)
+        if value is not None and np.isfinite(value):
+            out[key + suffix] = float(value)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["seed"].astype(str) == ALL_SEEDS]
+
+
+def _backbones(table: pd.DataFrame) -> Metrics:
+    out: Metrics = {}
+    for row in _records(table):
+        _put(out, f"backbones.{row['backbone']}.{row['statistic']}", row)
+    return out
+
+
+def _dictionaries(table: pd.DataFrame, main: MainHook) -> Metrics:
+    out: Metrics = {}
+    for _, part in table.groupby(["backbone", "block", "dictionary"], sort=False):
+        for metric in DICTIONARY_METRICS:
+            value = float(part[metric].mean())
+            if np.isfinite(value):
+                out[f"dictionaries.{main.name(_records(part.iloc[:1])[0])}.{metric}"] = value
+    return out
+
+
+def _truth(table: pd.DataFrame, main: MainHook) -> Metrics:
+    out: Metrics = {}
+    for row in _records(_pooled(table)):
+        level = "" if row["level"] == "image" else f"{row['level']}."
+        _put(out, f"truth.{main.name(row)}.{level}{row['statistic']}", row)
+    return out
+
+
+def _comparison(table: pd.DataFrame, main: MainHook) -> Metrics:
+    out: Metrics = {}
+    for row in _records(table):
+        null = {"backbone": row["null_backbone"], "block": row["null_block"], "dictionary": row["null_dictionary"]}
+        level = "" if row["level"] == "image" else f"{row['level']}."
+        _put(out, f"truth_over_null.{main.name(null)}.{level}{row['statistic']}", row)
+    return out
+
+
+def _kinds(table: pd.DataFrame, main: MainHook) -> Metrics:
+    """The best kind and the mean over kinds of every dictionary, averaged over seeds."""
+    out: Metrics = {}
+    for _, part in table.groupby(["backbone", "block", "dictionary"], sort=False):
+        key = f"kinds.{main.name(_records(part.iloc[:1])[0])}"
+        by_kind = part.groupby("kind")["estimate"].mean().dropna()
+        null = float(part["null_high"].mean())
+        found = {"mean_united_auroc": by_kind.mean(), "best_united_auroc": by_kind.max(), "null_high": null}
+        found["significant_kinds"] = (
+            part.assign(significant=part["q"] <= 0.05).groupby("seed")["significant"].sum().mean()
+        )
+        out |= {f"{key}.{name}": float(value) for name, value in found.items() if np.isfinite(value)}
+    return out
+
+
+def _accuracy(table: pd.DataFrame) -> Metrics:
+    out: Metrics = {}
+    for row in _records(_pooled(table)):
+        _put(out, f"adaptation.{row['method']}.{row['task']}.{row['half']}", row)
+    return out
+
+
+def _accuracy_difference(table: pd.DataFrame) -> Metrics:
+    out: Metrics = {}
+    for row in _records(table):
+        _put(out, f"adaptation.{row['method']}.{row['task']}.{row['half']}_over_zero_shot", row)
+    return out
+
+
+def _overlap(table: pd.DataFrame) -> Metrics:
+    """Mean over classes of Jaccard@k and of its gap to the null."""
+    out: Metrics = {}
+    chosen = _pooled(table)
+    chosen = chosen[(chosen["label"] == -1) & (chosen["statistic"] == "jaccard")]
+    chosen = chosen[chosen["comparison"].isin(["adapted", "gap"])]
+    for row in _records(chosen):
+        name = "jaccard" if row["comparison"] == "adapted" else "jaccard_gap"
+        _put(out, f"overlap.{row['method']}.{row['task']}.{row['half']}.{name}_at_{int(row['k'])}", row)
+    return out
+
+
+def _decomposition(table: pd.DataFrame) -> Metrics:
+    """The two-way decomposition of accuracy with averaged prompt states; base classes have the short keys."""
+    out: Metrics = {}
+    chosen = _pooled(table)
+    chosen = chosen[(chosen["variant"] == "averaged") & (chosen["outcome"] == "accuracy") & (chosen["players"] == 2)]
+    for row in _records(chosen):
+        half = "" if row["half"] in {"base", "all"} else f"{row['half']}."
+        _put(out, f"remapping.{row['method']}.{row['task']}.{half}{row['part']}", row)
+    return out
