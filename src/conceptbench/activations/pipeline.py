@@ -84,7 +84,7 @@ def run(
     todo = sum(batch.stop - batch.start for batch in plan)
     writes: deque[Future[None]] = deque()
     installed = context.install() if context else nullcontext()
-    bar = tqdm(total=spec.n_images, initial=spec.n_images - todo, unit="images", disable=not progress, desc="record")
+    bar = tqdm(total=spec.n_images, initial=spec.n_images - todo, unit=" images", disable=not progress, desc="record")
     with bar, ThreadPoolExecutor(workers) as loaders, ThreadPoolExecutor(1) as writer, installed, torch.no_grad():
         try:
             for batch, pixels in _prefetch(loaders, plan, backbone, dataset, ids, clock, workers):
