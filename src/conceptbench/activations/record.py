@@ -125,7 +125,7 @@ def _write_manifest(folder: WorkFolder, clock: Clock, resumed: int) -> dict[str,
             "shards": listed,
             "resumed_shards": resumed,
             "seconds": seconds,
-            "forward_share": round(seconds["forward"] / seconds["total"], 4) if seconds["total"] else None,
+            "forward_share": round(seconds["forward"] / seconds["total"], 4) if seconds["forward"] else None,
         },
     )
 
