@@ -83,6 +83,14 @@ def test_export_keeps_the_digest(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "copy/card.json").read_text())["origin"] == "here"
 
 
+def test_options_without_a_meaning_are_errors(folder: Path) -> None:
+    with pytest.raises(ConceptBenchError, match="brings its own weights"):
+        load_backbone(folder, pretrained="openai")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConceptBenchError, match="clip: cannot be moved to device cuda"):
+            load_backbone(folder, "cuda")
+
+
 def test_half_precision_weights_are_read_as_float32(tmp_path: Path) -> None:
     save_backbone_folder(
         tmp_path / "half", build("clip"), CLIP, SIGLIP_PREPROCESS, {"text": False}, dtype=torch.float16

@@ -171,7 +171,8 @@ class Backbone:
     def upper(self, tokens: Float[Tensor, "image token feature"], block: int) -> Float[Tensor, "image embedding"]:
         """Image features (not normalised) of the output of `block`; only the blocks above it run.
 
-        `upper(lower(pixels, block), block)` has the bits of `encode_image(pixels)`.
+        `upper(lower(pixels, block), block)` has the bits of `encode_image(pixels)`, both with gradients or both
+        without: torch's attention rounds differently when a gradient is asked for.
         """
         require_block(block, self.n_blocks, self.name)
         require_dtype(tokens, self.dtype, "tokens", self.name)

@@ -46,6 +46,10 @@ def load_backbone(
     configuration builds, or when the image tower cannot be cut at a block.
     """
     text = str(source)
+    if pretrained is not None and (text.startswith((HUB_PREFIX, LOCAL_PREFIX)) or Path(text).is_dir()):
+        raise ConceptBenchError(
+            f"{text}: brings its own weights, so pretrained={pretrained!r} has no meaning here; leave it out."
+        )
     if text.startswith(HUB_PREFIX):
         return _load_hub(text, device, name)
     if text.startswith(LOCAL_PREFIX) or Path(text).is_dir():
@@ -154,7 +158,11 @@ def _finish(
         merges=merges,
     )
     backbone.digest = backbone_digest(model, config, backbone.preprocess_config, merges)
-    model.to(device)
+    try:
+        model.to(device)
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConceptBenchError(f"{name}: cannot be moved to device {device} ({reason}); use the CPU.") from error
     return backbone
 
 
