@@ -1,0 +1,1 @@
+"""Figures: tidy tables in, pictures and the plotted values out; one file per figure, no statistics."""

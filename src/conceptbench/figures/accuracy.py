@@ -1,0 +1,118 @@
+"""Accuracy before and after adaptation: base classes, novel classes and their harmonic mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from conceptbench.figures.style import (
+    FORMATS,
+    INTERVAL,
+    POOLED_SEED,
+    Key,
+    colours,
+    dodge,
+    figure_look,
+    in_order,
+    mark,
+    markers,
+    missing_text,
+    new_sheet,
+    require,
+    save_empty,
+    save_figure,
+    spell,
+    tidy,
+)
+
+COLUMNS = ("task", "method", "half", "seed", "estimate", "low", "high", "n", "note")
+HALVES = ("base", "novel", "harmonic_mean", "all")
+HALF_LABELS = {
+    "base": "base\nclasses",
+    "novel": "novel\nclasses",
+    "harmonic_mean": "harmonic\nmean",
+    "all": "all\nclasses",
+}
+BEFORE = "zero-shot"
+FIXED = {BEFORE: "#000000"}
+
+
+@figure_look()
+def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] = FORMATS, dpi: int = 150) -> None:
+    """Draw one panel a task: marks with intervals for every method (all seeds), small dots for single seeds.
+
+    Args:
+        accuracy: table `accuracy`, in [0, 1]; drawn in per cent. stem: path without suffix.
+    """
+    shown = require(accuracy, "accuracy", COLUMNS)[list(COLUMNS)]
+    title = "Accuracy before and after adaptation"
+    if shown.empty:
+        save_empty(title, "The table holds no accuracies.", shown, stem, formats=formats, dpi=dpi)
+        return
+    tasks, methods = in_order(shown["task"]), in_order(shown["method"], (BEFORE,))
+    colour, marker = colours(methods, FIXED), markers(methods)
+    keys = [
+        Key(f"{method}{' (before)' if method == BEFORE else ''}", colour[method], marker[method]) for method in methods
+    ]
+    across = min(len(tasks), 4)
+    down = -(-len(tasks) // across)
+    halves = {task: in_order(shown.loc[shown["task"] == task, "half"], HALVES) for task in tasks}
+    widest = max(len(names) for names in halves.values())
+    panel = max(2.3, 0.5 + widest * (0.5 + 0.17 * len(methods)))
+    sheet = new_sheet(
+        title, width=max(5.4, 0.6 + panel * across), height=3.3 * down, keys=keys, notes=_notes(shown)
+    )  # fmt: skip
+    grid = sheet.body.subplots(down, across, sharey=True, squeeze=False)
+    for axes, task in zip(grid.ravel(), tasks, strict=False):
+        _panel(axes, shown[shown["task"] == task], halves[task], methods, colour, marker)
+        axes.set_title(task)
+    for axes in grid.ravel()[len(tasks) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"accuracy (% of images), {INTERVAL}")
+    save_figure(sheet, shown, stem, formats=formats, dpi=dpi)
+
+
+def _panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    halves: Sequence[str],
+    methods: Sequence[str],
+    colour: dict[str, str],
+    marker: dict[str, str],
+) -> None:
+    offsets = dodge(len(methods), min(0.6, 0.2 * len(methods)))
+    for at, half in enumerate(halves):
+        for offset, method in zip(offsets, methods, strict=True):
+            mine = rows[(rows["half"] == half) & (rows["method"] == method)]
+            single = mine[mine["seed"] != POOLED_SEED]
+            pooled = mine[mine["seed"] == POOLED_SEED]
+            here = at + offset
+            if len(single) > 1:
+                axes.plot(
+                    [here + 0.08] * len(single), 100 * single["estimate"], "o", ms=2.8, color=colour[method], alpha=0.7,
+                    mew=0, zorder=2,
+                )  # fmt: skip
+            for _, row in pooled.iterrows():
+                mark(
+                    axes, row, here, colour=colour[method], marker=marker[method], horizontal=False, scale=100.0, size=6
+                )
+            if not pooled["estimate"].notna().any():
+                missing_text(axes, "n/a", here, 3, ha="center", color=colour[method])
+    axes.set_xticks(range(len(halves)), [HALF_LABELS.get(half, spell(half)) for half in halves])
+    axes.set_xlim(-0.6, len(halves) - 0.4)
+    axes.set_ylim(0, 102)
+    for edge in range(1, len(halves)):
+        axes.axvline(edge - 0.5, color="#E3E3E3", lw=0.8)
+    tidy(axes, grid="y")
+
+
+def _notes(shown: pd.DataFrame) -> list[str]:
+    seeds = in_order(shown.loc[shown["seed"] != POOLED_SEED, "seed"])
+    level = "images resampled within classes" + (", seeds as outer level" if len(seeds) > 1 else "")
+    dots = f"; small dots: the {len(seeds)} seeds" if len(seeds) > 1 else "; one seed"
+    absent = shown[shown["estimate"].isna() & (shown["seed"] == POOLED_SEED)]
+    reasons = {f"{row['method']} ({row['note'] or 'no value'})" for _, row in absent.iterrows()}
+    missing = [f"n/a: {'; '.join(sorted(reasons))}."] if reasons else []
+    return [f"Marks: all seeds together with the {INTERVAL} ({level}){dots}.", *missing]
