@@ -16,6 +16,8 @@ class Sizes(Section):
     """Images on which something is chosen (split A)."""
     test: Count = 4096
     """Images on which it is scored (split B)."""
+    held_out: Count | None = Field(default=None, alias="held-out")
+    """Images of the combinations of shape and colour that appear nowhere else; null draws none."""
 
 
 class Scenes(Section):
@@ -49,36 +51,30 @@ class Terra(Section):
 
 
 class _Photographs(Section):
-    """What every collection of photographs in a folder can be given."""
+    """What every collection of photographs can be given."""
 
-    split_file: str | None = None
-    """CoOp split file (JSON), relative to the data set's folder; null finds the usual name, else splits by itself."""
     limit_per_class: Count | None = None
-    """Keep at most this many images of each class (drawn by the experiment's seed); null keeps all."""
+    """Keep at most this many images of each class in each split (drawn by the experiment's seed); null keeps all."""
 
 
 class Eurosat(_Photographs):
-    """EuroSAT RGB: 27,000 satellite images of 64 x 64 pixels in 10 classes."""
+    """EuroSAT RGB: 27,000 satellite images of 64 x 64 pixels in 10 classes, below `data_root`."""
 
     kind: Literal["eurosat"]
-    path: str = "eurosat"
-    """Folder of the unpacked archive, relative to `data_root`."""
     template: Template = "a centered satellite photo of {}."
     """Prompt of zero-shot classification."""
 
 
 class Flowers(_Photographs):
-    """Oxford Flowers-102: photographs in 102 classes."""
+    """Oxford Flowers-102: photographs in 102 classes, below `data_root`."""
 
     kind: Literal["flowers"]
-    path: str = "oxford_flowers"
-    """Folder of the unpacked archive, relative to `data_root`."""
     template: Template = "a photo of a {}, a type of flower."
     """Prompt of zero-shot classification."""
 
 
 class Folder(_Photographs):
-    """Any folder of images: one sub-folder for each class, or `train`, `val` and `test` folders of these."""
+    """Any folder of images with one sub-folder for each class."""
 
     kind: Literal["folder"]
     path: str
@@ -110,4 +106,4 @@ def has_classes(spec: DatasetSpec) -> bool:
 
 def needs_data_root(spec: DatasetSpec) -> bool:
     """Return whether the data set's files are looked for below `data_root`."""
-    return isinstance(spec, Eurosat | Flowers | Folder) and not spec.path.startswith("/")
+    return isinstance(spec, Eurosat | Flowers) or (isinstance(spec, Folder) and not spec.path.startswith("/"))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
@@ -151,11 +152,17 @@ def _valid_keys(keys: list[str], content: Any) -> list[str]:
     for key in keys:
         content = content[key] if isinstance(content, Mapping) else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            annotation = annotation.model_fields[key].annotation
+            annotation = next(field.annotation for name, field in _fields(annotation) if name == key)
         elif get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
         annotation = _chosen(annotation, content)
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    found = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [name for name, _ in _fields(annotation)] if found else []
+
+
+def _fields(section: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """Return the fields of a section under the names by which they are written."""
+    return [(field.alias or name, field) for name, field in section.model_fields.items()]
 
 
 def _chosen(annotation: Any, content: Any) -> Any:

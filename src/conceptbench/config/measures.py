@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from conceptbench.config.sections import Count, Counts, Index, Name, NonNegative, Section, Share
+from conceptbench.config.sections import Count, Counts, Index, Name, NonNegative, Section
 
 
 class Measures(Section):
@@ -25,13 +25,9 @@ class Measures(Section):
     overlap_k: Counts = (10, 25, 50, 100)
     """Sizes of the top lists whose overlap before and after adaptation is compared."""
     resamples: Annotated[int, Field(ge=100)] = 1000
-    """Bootstrap samples of an interval."""
+    """Bootstrap samples of each 95 % interval."""
     permutations: Annotated[int, Field(ge=19)] = 200
     """Permutations of a null distribution."""
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Coverage of the intervals."""
-    false_discovery_rate: Share = 0.05
-    """Rate at which findings over many latents or factors are called."""
 
 
 class Figures(Section):

@@ -14,16 +14,20 @@ from conceptbench.errors import ConceptBenchError
 
 Spec = dict[str, Any]
 
+MEASURED_SPLITS = ("val", "test", "pairs")
+"""Splits whose tokens are encoded: A, B and the counterfactual pairs; nothing is measured on training images."""
+
 
 def _plain(section: Section, **options: Any) -> Spec:
-    return section.model_dump(mode="json", **options)
+    return section.model_dump(mode="json", by_alias=True, **options)
 
 
 def _prepare_dataset(config: Config, *, dataset: str) -> Spec:
-    return {"name": dataset, "seed": config.seed, **_plain(config.datasets[dataset])}
+    section = _plain(config.datasets[dataset], exclude={"template"}, exclude_none=True)
+    return {"name": dataset, "seed": config.seed, **section}
 
 
-def _provide_backbone(config: Config, *, backbone: str) -> Spec:
+def _backbone(config: Config, *, backbone: str) -> Spec:
     return {"name": backbone, **_plain(config.backbones[backbone])}
 
 
@@ -42,11 +46,15 @@ def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
 
 def _encode_codes(config: Config, *, backbone: str, dataset: str) -> Spec:
     names = sorted(config.dictionaries.methods)
-    return {**_dictionary_grid(config, backbone), "dataset": dataset, "dictionaries": names}
+    grid = _dictionary_grid(config, backbone)
+    return {**grid, "dataset": dataset, "dictionaries": names, "splits": list(MEASURED_SPLITS)}
 
 
 def _adapt(config: Config, *, task: str, method: str) -> Spec:
     chosen = config.adaptations
+    options = _plain(chosen.methods[method])
+    if options.get("template", "") is None:
+        options["template"] = config.datasets[task].template  # type: ignore[union-attr]  # a task has classes
     return {
         "task": task,
         "name": method,
@@ -55,7 +63,7 @@ def _adapt(config: Config, *, task: str, method: str) -> Spec:
         "setting": chosen.setting,
         "seed": config.seed,
         "seeds": list(config.seeds),
-        "method": _plain(chosen.methods[method]),
+        "method": options,
     }
 
 
@@ -73,8 +81,15 @@ def _encode_adapted(config: Config, *, task: str, method: str) -> Spec:
 
 
 def _uncertainty(config: Config) -> Spec:
-    fields = ("resamples", "permutations", "level", "false_discovery_rate")
-    return {"seed": config.seed, **{name: getattr(config.measures, name) for name in fields}}
+    return {"seed": config.seed, "resamples": config.measures.resamples}
+
+
+def _measure_backbones(config: Config) -> Spec:
+    return {"backbones": sorted(config.hooks), "truth_on": config.measures.truth_on, **_uncertainty(config)}
+
+
+def _measure_dictionaries(config: Config) -> Spec:
+    return {"backbones": sorted(config.hooks)}
 
 
 def _tables(config: Config) -> Spec:
@@ -87,16 +102,22 @@ def _tables(config: Config) -> Spec:
     }
 
 
+def _followed_dictionary(config: Config) -> Spec:
+    return {"block": config.measures.block, "dictionary": config.measures.dictionary}
+
+
 def _measure_latents(config: Config) -> Spec:
     chosen = config.measures
     data = list(chosen.latents_on)
-    extra = {"exemplars": chosen.exemplars, "firing_threshold": chosen.firing_threshold, "latents_on": data}
-    return {**_tables(config), **extra, "backbone": config.adaptations.backbone}
+    options = {"exemplars": chosen.exemplars, "firing_threshold": chosen.firing_threshold, "latents_on": data}
+    return {**_dictionary_grid(config, config.adaptations.backbone), **_followed_dictionary(config), **options}
 
 
 def _measure_truth(config: Config) -> Spec:
-    recipes = {name: _plain(spec).get("recipe", spec.kind) for name, spec in sorted(config.backbones.items())}
-    return {**_tables(config), "truth_on": config.measures.truth_on, "backbones": recipes}
+    specs = {name: config.backbones[name] for name in sorted(config.hooks)}
+    recipes = {name: _plain(spec).get("recipe", spec.kind) for name, spec in specs.items()}
+    options = {"truth_on": config.measures.truth_on, "permutations": config.measures.permutations}
+    return {**_tables(config), **options, "backbones": recipes}
 
 
 def _tasks(config: Config) -> Spec:
@@ -110,13 +131,14 @@ def _measure_accuracy(config: Config) -> Spec:
     return _tasks(config)
 
 
-def _followed(config: Config) -> Spec:
-    return {**_tasks(config), "block": config.measures.block, "dictionary": config.measures.dictionary}
-
-
 def _measure_overlap(config: Config) -> Spec:
     chosen = config.measures
-    return {**_followed(config), "overlap_k": list(chosen.overlap_k), "firing_threshold": chosen.firing_threshold}
+    return {
+        **_tasks(config),
+        **_followed_dictionary(config),
+        "overlap_k": list(chosen.overlap_k),
+        "firing_threshold": chosen.firing_threshold,
+    }
 
 
 def _measure_decomposition(config: Config) -> Spec:
@@ -129,25 +151,25 @@ def _draw(config: Config) -> Spec:
 
 
 def _draw_exemplars(config: Config) -> Spec:
-    followed = {"block": config.measures.block, "dictionary": config.measures.dictionary}
-    return {**_plain(config.figures), **followed, "backbone": config.adaptations.backbone}
+    return _plain(config.figures)
 
 
 def _collect_metrics(config: Config) -> Spec:
-    return {**_tables(config), **_tasks(config), "experiment": config.experiment}
+    return {"backbone": config.adaptations.backbone, "block": config.measures.block}
 
 
 STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "prepare_dataset": _prepare_dataset,
-    "provide_backbone": _provide_backbone,
+    "train_backbone": _backbone,
+    "fetch_backbone": _backbone,
     "record_activations": _record_activations,
     "learn_dictionaries": _learn_dictionaries,
     "encode_codes": _encode_codes,
     "adapt": _adapt,
     "record_adapted": _record_adapted,
     "encode_adapted": _encode_adapted,
-    "measure_backbones": _tasks,
-    "measure_dictionaries": _tables,
+    "measure_backbones": _measure_backbones,
+    "measure_dictionaries": _measure_dictionaries,
     "measure_latents": _measure_latents,
     "measure_truth": _measure_truth,
     "measure_accuracy": _measure_accuracy,
@@ -176,7 +198,11 @@ def stage_spec(config: Config, stage: str, **names: str) -> Spec:
     valid = {
         "dataset": tuple(config.datasets),
         "task": config.adaptations.tasks,
-        "backbone": tuple(config.hooks if "backbone" in names and known != "provide_backbone" else config.backbones),
+        "backbone": tuple(
+            config.hooks
+            if "backbone" in names and known not in ("train_backbone", "fetch_backbone")
+            else config.backbones
+        ),
         "method": tuple(config.adaptations.methods),
     }
     for kind, name in names.items():
