@@ -117,7 +117,7 @@ def test_every_field_is_described() -> None:
         ("adaptations/tasks", ["scenes"], r"'scenes', a data set without classes"),
         ("adaptations/shots", 61, r"'adaptations\.shots' is 61, but 'flora' has 60 training images in a class"),
         ("adaptations/backbone", "image-tiny", r"needs a text tower, but the backbone 'image-tiny' has none"),
-        ("adaptations/methods/maple/depth", 7, r"maple\.depth' is 7, but 'clip-tiny' has 6 blocks"),
+        ("adaptations/methods/maple/depth", 4, r"maple\.depth' is 4, but 'clip-tiny' has 3 blocks in its smaller"),
         ("adaptations/methods", {}, r"'adaptations\.methods' is empty"),
         ("datasets/eurosat", {"kind": "eurosat"}, r"'eurosat' is looked for under 'data_root', which is not set"),
         ("backbones/b", {"kind": "open_clip", "model": "ViT-B-16"}, r"'backbones\.b': .* needs `pretrained`"),
@@ -268,10 +268,14 @@ def test_wrong_stages_and_names() -> None:
 def test_fields_and_defaults_are_those_of_the_library() -> None:
     """A value of the configuration becomes a specification of the library by keyword."""
     from conceptbench.adaptation.specs import method_spec
+    from conceptbench.backbones.recipes import RECIPES
+    from conceptbench.config.backbones import TRAINED_BLOCKS, TRAINED_TEXT_BLOCKS
     from conceptbench.data import DatasetSpec
     from conceptbench.dictionaries.specs import METHODS, specify
 
     config = load_config(DEFAULT)
+    assert {recipe.blocks for recipe in RECIPES.values()} == {TRAINED_BLOCKS}
+    assert {recipe.text_blocks for recipe in RECIPES.values()} == {TRAINED_TEXT_BLOCKS}
     for name in config.datasets:
         options = stage_spec(config, "prepare_dataset", dataset=name)
         del options["seed"]

@@ -58,6 +58,9 @@ BackboneSpec: TypeAlias = Annotated[Trained | OpenClip | Local, Field(discrimina
 TRAINED_BLOCKS = 6
 """Blocks of the image tower of every trained backbone."""
 
+TRAINED_TEXT_BLOCKS = 3
+"""Blocks of the text tower of every trained backbone."""
+
 _DEPTHS = (
     (r"ViT-(Ti|S|M|B)-", 12),
     (r"ViT-L-", 24),
@@ -79,6 +82,13 @@ def known_blocks(spec: BackboneSpec) -> int | None:
         return int(saved["model_cfg"]["vision_cfg"]["layers"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def known_prompt_depth(spec: BackboneSpec) -> int | None:
+    """Return in how many blocks of both towers prompts can be learnt, or None when it cannot be told."""
+    if isinstance(spec, Trained):
+        return min(TRAINED_BLOCKS, TRAINED_TEXT_BLOCKS)
+    return known_blocks(spec)
 
 
 def has_text(spec: BackboneSpec) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from conceptbench.config.adaptations import Adaptations, Maple, ZeroShot
-from conceptbench.config.backbones import BackboneSpec, has_text, known_blocks
+from conceptbench.config.backbones import BackboneSpec, has_text, known_blocks, known_prompt_depth
 from conceptbench.config.datasets import (
     DatasetSpec,
     Scenes,
@@ -96,13 +96,13 @@ class Config(Section):
 
     def _check_methods(self) -> None:
         spec = self.backbones[self.adaptations.backbone]
-        depth = known_blocks(spec)
+        depth = known_prompt_depth(spec)
         for name, method in self.adaptations.methods.items():
             if isinstance(method, ZeroShot | Maple) and not has_text(spec):
                 text = f"the backbone '{self.adaptations.backbone}' has none"
                 raise ValueError(f"'adaptations.methods.{name}' needs a text tower, but {text}; use linear-probe")
             if isinstance(method, Maple) and depth is not None and method.depth > depth:
-                has = f"'{self.adaptations.backbone}' has {depth} blocks"
+                has = f"'{self.adaptations.backbone}' has {depth} blocks in its smaller tower"
                 raise ValueError(f"'adaptations.methods.{name}.depth' is {method.depth}, but {has}; lower it")
 
     def _check_measures(self) -> None:
