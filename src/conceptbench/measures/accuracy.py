@@ -39,8 +39,9 @@ class _Half:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Point accuracy of each seed, pooled replicates, and replicates of each seed [seed, resample]."""
+    """Accuracy over all seeds and of each seed, pooled replicates, and replicates of each seed [seed, resample]."""
 
+    point: float
     points: NDArray[np.float64]
     pooled: NDArray[np.float64]
     per_seed: NDArray[np.float64]
@@ -97,7 +98,8 @@ def accuracy_tables(
 
 
 def _first_method(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.loc[frame["method"] == frame["method"].iloc[0]]
+    first: pd.DataFrame = frame[frame["method"] == frame["method"].iloc[0]]
+    return first
 
 
 def _half(frame: pd.DataFrame) -> _Half:
@@ -122,22 +124,18 @@ def _check_weights(part: _Half, weights: NDArray[np.float64], task: str, method:
 
 def _draw(part: _Half, weights: NDArray[np.float64], shares: NDArray[np.float64]) -> _Drawn:
     per_seed = (weights @ part.correct.T / weights.sum(axis=1, keepdims=True)).T
-    return _Drawn(part.correct.mean(axis=1), nested_means(part.correct, weights, shares), per_seed)
+    points = part.correct.mean(axis=1)
+    return _Drawn(float(points.mean()), points, nested_means(part.correct, weights, shares), per_seed)
 
 
 def _harmonic(base: _Drawn, novel: _Drawn) -> _Drawn:
+    """Harmonic mean; over all seeds that of the averages, not the average over seeds."""
     return _Drawn(
+        float(harmonic_mean(base.point, novel.point)),
         np.asarray(harmonic_mean(base.points, novel.points)),
         np.asarray(harmonic_mean(base.pooled, novel.pooled)),
         np.asarray(harmonic_mean(base.per_seed, novel.per_seed)),
     )
-
-
-def _point(drawn: dict[tuple[str, str], _Drawn], method: str, half: str) -> float:
-    """Accuracy over all seeds; the harmonic mean is taken of the averages, not averaged over seeds."""
-    if half == HARMONIC:
-        return float(harmonic_mean(drawn[method, "base"].points.mean(), drawn[method, "novel"].points.mean()))
-    return float(drawn[method, half].points.mean())
 
 
 def _accuracy_rows(name: dict[str, str], drawn: _Drawn, seeds: tuple[str, ...], n: int) -> list[dict[str, Any]]:
@@ -146,7 +144,7 @@ def _accuracy_rows(name: dict[str, str], drawn: _Drawn, seeds: tuple[str, ...], 
         {**name, **interval(float(point), replicates, n).row(seed), **extra}
         for seed, point, replicates in zip(seeds, drawn.points, drawn.per_seed, strict=True)
     ]
-    return [*rows, {**name, **interval(float(drawn.points.mean()), drawn.pooled, n).row(ALL_SEEDS), **extra}]
+    return [*rows, {**name, **interval(drawn.point, drawn.pooled, n).row(ALL_SEEDS), **extra}]
 
 
 def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[str, int]) -> list[dict[str, Any]]:
@@ -155,7 +153,7 @@ def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[st
         if method == REFERENCE or (REFERENCE, half) not in drawn:
             continue
         replicates = drawn[method, half].pooled - drawn[REFERENCE, half].pooled
-        point = _point(drawn, method, half) - _point(drawn, REFERENCE, half)
+        point = drawn[method, half].point - drawn[REFERENCE, half].point
         row = {"task": task, "method": method, "reference": REFERENCE, "half": half}
         row |= interval(point, replicates, sizes[half]).row(ALL_SEEDS)
         rows.append(row | {"p": two_sided_p(replicates), "n_seeds": len(drawn[method, half].points)})

@@ -31,7 +31,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Curve:
-    """One latent against one label: its scores, the threshold used for F1, all point values."""
+    """Point values of the three scores of one latent against one label."""
 
     auroc: float
     average_precision: float
@@ -57,7 +57,7 @@ def rank_all(scores: sparse.csc_array, positive: NDArray[Any], negative: NDArray
     plus = np.ascontiguousarray(positive, dtype=np.float64)
     minus = 1.0 - plus if negative is None else np.ascontiguousarray(negative, dtype=np.float64)
     auroc, precision = _rank_all_kernel(
-        columns.indptr.astype(np.int64), columns.indices.astype(np.int64), columns.data, plus, minus
+        columns.indptr.astype(np.int64), columns.indices.astype(np.int64), columns.data.astype(np.float64), plus, minus
     )
     return Ranks(auroc, precision)
 
