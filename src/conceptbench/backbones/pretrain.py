@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from open_clip.model import CLIP
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from conceptbench.backbones.folder import save_backbone_folder
 from conceptbench.backbones.pretrain_batches import Batch, Tokenizer, n_steps, training_batch
 from conceptbench.backbones.pretrain_losses import (
     AttributeHeads,
@@ -34,11 +36,10 @@ from conceptbench.backbones.pretrain_losses import (
 )
 from conceptbench.backbones.pretrain_views import random_view
 from conceptbench.backbones.recipes import Recipe, model_config
-from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, vocabulary_size, write_vocabulary
+from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, write_vocabulary
 from conceptbench.data.captions import vocabulary_sentences
 from conceptbench.data.web import web_vocabulary
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tables import write_json
 
 PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "squash"}
 _MERGES = 4000
@@ -78,13 +79,19 @@ def train_backbone(
     """
     work.mkdir(parents=True, exist_ok=True)
     merges = work / MERGES_FILE
-    write_vocabulary([*vocabulary_sentences(), *web_vocabulary()], _MERGES, merges)
+    vocabulary = write_recipe_vocabulary(merges)
     tokenize = load_tokenizer(merges, recipe.context_length)
-    trainee, log, seconds = _fit(recipe, tokenize, vocabulary_size(merges), work, probe, steps, progress)
+    trainee, log, seconds = _fit(recipe, tokenize, vocabulary, work, probe, steps, progress)
     card = {"recipe": asdict(recipe), "text": recipe.kind == "clip", "log": log, "seconds": round(seconds, 1)}
-    save_backbone(trainee.clip, recipe, merges, card, out)
+    config = model_config(recipe, vocabulary)
+    save_backbone_folder(out, trainee.clip, config, PREPROCESS, card, merges=merges, dtype=torch.float16)
     shutil.rmtree(work)
     return card
+
+
+def write_recipe_vocabulary(path: Path) -> int:
+    """Write the vocabulary of all recipes: every word of the captions and of the usual prompts is one token."""
+    return write_vocabulary([*vocabulary_sentences(), *web_vocabulary()], _MERGES, path)
 
 
 def _fit(
@@ -201,8 +208,6 @@ def _resume(
     work: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer
 ) -> tuple[int, list[dict[str, float]], float]:
     """Load the checkpoint of ``work`` if there is one of this very recipe; (first step to do, log, seconds spent)."""
-    from safetensors import safe_open
-
     path = work / "checkpoint.safetensors"
     if not path.exists():
         return 0, [], 0.0
@@ -219,19 +224,3 @@ def _resume(
             states.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
     return int(notes["step"]), json.loads(notes["log"]), float(notes["seconds"])
-
-
-def save_backbone(model: CLIP, recipe: Recipe, merges: Path, card: dict[str, Any], out: Path) -> None:
-    """Write an open_clip local directory (half-precision weights) and its card, all or nothing."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {k: v.half().contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(weights, partial / "open_clip_model.safetensors", metadata={"format": "pt"})
-    config = model_config(recipe, vocabulary_size(merges))
-    write_json({"model_cfg": config, "preprocess_cfg": PREPROCESS}, partial / "open_clip_config.json")
-    shutil.copyfile(merges, partial / MERGES_FILE)
-    write_json(card, partial / "card.json")
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(partial, out)

@@ -67,14 +67,15 @@ RECIPES: dict[Kind, Recipe] = {
     ),
     "image": Recipe(
         kind="image",
-        phases=(Phase(images=300_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.0, web_share=0.08),),
+        phases=(Phase(images=200_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.0, web_share=0.08),),
     ),
     "random": Recipe(kind="random"),
 }
 
 
 def model_config(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:
-    """open_clip's model configuration of a recipe."""
+    """open_clip's model configuration of a recipe; without text training the text tower is as small as can be."""
+    text_width, text_blocks = (recipe.text_width, recipe.text_blocks) if recipe.kind == "clip" else (recipe.head_width, 1)
     return {
         "embed_dim": recipe.embed_dim,
         "vision_cfg": {
@@ -87,9 +88,9 @@ def model_config(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:
         "text_cfg": {
             "context_length": recipe.context_length,
             "vocab_size": vocabulary_size,
-            "layers": recipe.text_blocks,
-            "width": recipe.text_width,
-            "heads": recipe.text_width // recipe.head_width,
+            "layers": text_blocks,
+            "width": text_width,
+            "heads": text_width // recipe.head_width,
         },
     }
 

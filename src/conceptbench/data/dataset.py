@@ -82,6 +82,11 @@ class Dataset:
             return Image.fromarray(self.images([row])[0])
         return self._read(int(self._checked([row])[0]))
 
+    def thumbnails(self, rows: Sequence[int] | np.ndarray, side: int = 64) -> UInt8[np.ndarray, "n side side 3"]:
+        """Small square pictures of rows, for figures: images of another size are squashed."""
+        small = [self.pil(int(row)).resize((side, side), Image.Resampling.BICUBIC) for row in rows]
+        return np.stack([np.asarray(image) for image in small])
+
     def _checked(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):

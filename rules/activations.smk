@@ -1,0 +1,26 @@
+# Activations: one pass over the images of a data set stores the tokens of every configured block.
+
+
+rule record_activations:
+    input:
+        backbone=f"{R}/backbones/{{backbone}}/card.json",
+        dataset=f"{R}/datasets/{{dataset}}/card.json",
+        stamp=stamps("record_activations", "backbone", "dataset"),
+        code=code("activations", "backbones/backbone", "backbones/cut", "backbones/preprocess"),
+    output:
+        manifest=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
+    params:
+        work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
+    log:
+        f"{R}/logs/record_activations/{{backbone}}.{{dataset}}.log",
+    benchmark:
+        f"{R}/benchmarks/record_activations/{{backbone}}.{{dataset}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=240,
+    script:
+        "../scripts/record_activations.py"

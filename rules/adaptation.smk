@@ -1,0 +1,73 @@
+# Adaptation: few-shot training of one method on one task for all seeds; the adapted model's own activations and codes.
+
+
+rule adapt:
+    input:
+        backbone=f"{R}/backbones/{ADAPTED}/card.json",
+        dataset=f"{R}/datasets/{{task}}/card.json",
+        stamp=stamps("adapt", "task", "method"),
+        code=code("adaptation", "backbones/backbone", "backbones/cut", "backbones/preprocess"),
+    output:
+        manifest=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
+        predictions=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/predictions.parquet",
+    params:
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
+    log:
+        f"{R}/logs/adapt/{{task}}.{{method}}.log",
+    benchmark:
+        f"{R}/benchmarks/adapt/{{task}}.{{method}}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=240,
+    script:
+        "../scripts/adapt.py"
+
+
+rule record_adapted:
+    input:
+        backbone=f"{R}/backbones/{ADAPTED}/card.json",
+        adapters=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
+        dataset=f"{R}/datasets/{{task}}/card.json",
+        stamp=stamps("record_adapted", "task", "method"),
+        code=code("activations", "adaptation/prompts", "backbones/cut"),
+    output:
+        manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
+    params:
+        work=f"{R}/.work/adapted/{ADAPTED}/{{task}}/{{method}}",
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
+    log:
+        f"{R}/logs/record_adapted/{{task}}.{{method}}.log",
+    benchmark:
+        f"{R}/benchmarks/record_adapted/{{task}}.{{method}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=240,
+    script:
+        "../scripts/record_adapted.py"
+
+
+rule encode_adapted:
+    input:
+        activations=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
+        dictionaries=f"{R}/dictionaries/{ADAPTED}/manifest.json",
+        stamp=stamps("encode_adapted", "task", "method"),
+        code=code("dictionaries/codes", "dictionaries/encoding"),
+    output:
+        manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/codes.json",
+    log:
+        f"{R}/logs/encode_adapted/{{task}}.{{method}}.log",
+    benchmark:
+        f"{R}/benchmarks/encode_adapted/{{task}}.{{method}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=120,
+    script:
+        "../scripts/encode_adapted.py"

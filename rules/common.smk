@@ -1,0 +1,87 @@
+# Helper functions of the rules: the typed configuration, parameter stamps, code files. Nothing here imports torch.
+import json
+from pathlib import Path
+
+from conceptbench.config import load_config, stage_spec
+from conceptbench.errors import ConceptBenchError
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+
+try:
+    CONFIG = load_config(config)
+except ConceptBenchError as error:
+    raise WorkflowError(str(error)) from None
+
+R = f"results/{CONFIG.experiment}"
+ADAPTED = CONFIG.adaptations.backbone
+TASKS = list(CONFIG.adaptations.tasks)
+METHODS = list(CONFIG.adaptations.methods)
+TRAINED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind == "trained"]
+FETCHED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind != "trained"]
+BEFORE = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "zero-shot"]
+MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "maple"]
+"""Methods that change what the image tower computes; the others see the backbone's own activations."""
+
+TRUTH = CONFIG.measures.truth_on
+TRUTH_TABLES = [
+    *("truth_factors", "truth_patches", "truth_permutation", "truth_matching", "truth_counterfactual"),
+    *("truth_summary", "truth_comparison", "kinds", "kinds_null"),
+]
+TRUTH_CODE = [
+    *(f"measures/{name}" for name in ("truth", "ranking", "resampling", "sparse", "comparison", "patches")),
+    *(f"measures/{name}" for name in ("matching", "counterfactual", "kinds", "stages/truth")),
+]
+"""Parts of the experiment that the configuration may leave out: the rendered truth, and adaptation with its measures."""
+METRIC_TABLES = [
+    "dictionaries",
+    *(["backbones", "truth_summary", "truth_comparison", "kinds"] if TRUTH else []),
+    *(["accuracy", "accuracy_difference"] if TASKS else []),
+    *(["overlap"] if TASKS and MOVING else []),
+    *(["decomposition"] if TASKS and MOVING and BEFORE else []),
+]
+
+
+def stamp(stage, **names):
+    """The parameter stamp of a rule: written when its content differs, so that only a real change is newer."""
+    path = Path(R) / "stamps" / (".".join([stage, *names.values()]) + ".json")
+    text = json.dumps(stage_spec(CONFIG, stage, **names), indent=2, sort_keys=True) + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text)
+        partial.replace(path)
+    return str(path)
+
+
+def stamps(stage, *names):
+    """An input function: the stamp of a rule for the wildcards of the given names."""
+
+    def find(wildcards):
+        return stamp(stage, **{name: getattr(wildcards, name) for name in names})
+
+    return find
+
+
+def code(*packages):
+    """The files of the library that a rule's result depends on, as inputs: compared by content, not by time."""
+    found = []
+    for package in packages:
+        path = ROOT / "src" / "conceptbench" / package
+        found += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return [str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path) for path in found]
+
+
+def tables(*names):
+    """Outputs of a rule by the names of their tables."""
+    return {name: f"{R}/tables/{name}.parquet" for name in names}
+
+
+def codes_of(dataset):
+    """Manifests of the codes of one data set, for every backbone that it was recorded with."""
+    return [f"{R}/codes/{name}/{dataset}/manifest.json" for name in CONFIG.hooks if dataset in CONFIG.recorded(name)]
+
+
+def per_task(template, methods):
+    """A path for each task and method."""
+    return [template.format(task=task, method=method) for task in TASKS for method in methods]

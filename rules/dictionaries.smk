@@ -1,0 +1,48 @@
+# Dictionaries: all methods, blocks and seeds of a backbone in one job, one pass over the tokens of a block.
+
+
+rule learn_dictionaries:
+    input:
+        activations=f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json",
+        dataset=f"{R}/datasets/{CONFIG.dictionaries.train_on}/card.json",
+        stamp=stamps("learn_dictionaries", "backbone"),
+        code=code("dictionaries"),
+    output:
+        manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
+    params:
+        data_root=CONFIG.data_root,
+    log:
+        f"{R}/logs/learn_dictionaries/{{backbone}}.log",
+    benchmark:
+        f"{R}/benchmarks/learn_dictionaries/{{backbone}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=480,
+    script:
+        "../scripts/learn_dictionaries.py"
+
+
+rule encode_codes:
+    input:
+        activations=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
+        dictionaries=f"{R}/dictionaries/{{backbone}}/manifest.json",
+        dataset=f"{R}/datasets/{{dataset}}/card.json",
+        stamp=stamps("encode_codes", "backbone", "dataset"),
+        code=code("dictionaries/codes", "dictionaries/encoding"),
+    output:
+        manifest=f"{R}/codes/{{backbone}}/{{dataset}}/manifest.json",
+    params:
+        data_root=CONFIG.data_root,
+    log:
+        f"{R}/logs/encode_codes/{{backbone}}.{{dataset}}.log",
+    benchmark:
+        f"{R}/benchmarks/encode_codes/{{backbone}}.{{dataset}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    script:
+        "../scripts/encode_codes.py"

@@ -1,0 +1,69 @@
+"""What every script does around its one library call: log, threads, time, and one clear sentence when input is bad."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import read_json, write_json
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[dict[str, Any]]:
+    """Run the body of a script; yields the rule's parameters (its stamp).
+
+    Everything printed goes to the rule's log. The seconds of the body and of the whole process are written beside the
+    benchmark, so that start-up can be told from work. A ConceptBenchError ends the job with its one sentence.
+    """
+    log = Path(str(snakemake.log))
+    console = os.dup(2)
+    with log.open("w", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        _use_threads(int(snakemake.threads))
+        began, started = psutil.Process().create_time(), time.time()
+        try:
+            yield read_json(snakemake.input.stamp)
+        except ConceptBenchError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            os.write(console, f"Error in rule {snakemake.rule}: {error}\n".encode())
+            os._exit(1)
+        except Exception:
+            traceback.print_exc()
+            raise
+        now = time.time()
+        timing = {"rule": snakemake.rule, "work_seconds": now - started, "start_up_seconds": started - began}
+        if snakemake.benchmark:
+            write_json(timing, Path(str(snakemake.benchmark)).with_suffix(".work.json"))
+        print(f"work {now - started:.1f} s after {started - began:.1f} s of start-up", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os.dup2(console, 2)
+
+
+def _use_threads(threads: int) -> None:
+    """Give the numerical libraries that are already imported the threads that the job was granted."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def device(snakemake: Any) -> str:
+    """The torch device of a job: `auto` is a GPU when the job was granted one and there is one."""
+    import torch
+
+    wanted = str(snakemake.params.device)
+    if wanted == "auto":
+        return "cuda" if int(snakemake.resources.get("gpu", 0)) > 0 and torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConceptBenchError(f"The configuration asks for device {wanted}, but this machine shows no GPU; set device: auto or cpu.")
+    return wanted

@@ -1,0 +1,26 @@
+"""Encode the tokens of the adapted models (all seeds) with one dictionary learnt on the unadapted backbone."""
+
+from pathlib import Path
+
+from _job import job
+
+from conceptbench.activations import ActivationStore
+from conceptbench.dictionaries import Codes, load_dictionary
+from conceptbench.provenance import write_manifest
+
+IMAGES = 512
+
+with job(snakemake) as spec:
+    learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}
+    dictionary = load_dictionary(learnt / f"block{spec['block']}" / spec["dictionary"] / f"seed{spec['seeds'][0]}")
+    for seed in spec["seeds"]:
+        store = ActivationStore.open(out / f"seed{seed}")
+        parts = [dictionary.encode(tokens) for _, tokens in store.iterate(spec["block"], None, IMAGES)]
+        files[f"seed{seed}"] = out / f"seed{seed}" / "codes.safetensors"
+        Codes.concatenate(parts).save(files[f"seed{seed}"])
+    write_manifest(
+        snakemake.output.manifest,
+        outputs=files,
+        inputs={"store": Path(snakemake.input.activations), "dictionaries": Path(snakemake.input.dictionaries)},
+        spec=spec,
+    )

@@ -1,0 +1,41 @@
+"""Learn every dictionary (method, seed) at every hook point of a backbone, one pass over the tokens of a block."""
+
+from functools import partial
+from pathlib import Path
+
+from _job import device, job
+
+from conceptbench.activations import ActivationStore
+from conceptbench.data import open_dataset
+from conceptbench.dictionaries import learn_many, specify
+from conceptbench.provenance import write_manifest
+
+BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
+
+with job(snakemake) as spec:
+    root = snakemake.params.data_root
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    store = ActivationStore.open(Path(snakemake.input.activations).parent, {"dataset_digest": dataset.digest})
+    methods = [specify(name=name, **options) for name, options in spec["methods"].items()]
+    rows, held_out = dataset.rows("train")[: spec["images"]], dataset.rows("val")[:HELD_OUT_IMAGES]
+    out, files = Path(snakemake.output.manifest).parent, {}
+    for block in spec["blocks"]:
+        batches = partial(
+            lambda epoch, block: store.shuffled_tokens(block, BATCH, spec["seed"], epoch, BUFFER, rows), block=block
+        )
+        learnt = learn_many(
+            methods,
+            batches,
+            d=store.shape[2],
+            seeds=spec["seeds"],
+            held_out=store.read(block, held_out).reshape(-1, store.shape[2]),
+            tokens_per_epoch=len(rows) * store.shape[1],
+            experiment_seed=spec["seed"],
+            device=device(snakemake),
+            provenance={"store": store.spec_digest, "block": block, "backbone": spec["backbone"]},
+        )
+        for (name, seed), dictionary in learnt.items():
+            folder = out / f"block{block}" / name / f"seed{seed}"
+            dictionary.save(folder)
+            files[f"{block}.{name}.{seed}"] = folder / "card.json"
+    write_manifest(snakemake.output.manifest, outputs=files, inputs={"store": Path(snakemake.input.activations)}, spec=spec)

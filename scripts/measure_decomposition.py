@@ -1,0 +1,27 @@
+"""Where the gain of an adaptation comes from: hybrids of the two models, and the shares of perception and mapping."""
+
+from pathlib import Path
+
+from _job import device, job
+
+from conceptbench.adaptation import load_adapter
+from conceptbench.backbones import load_backbone
+from conceptbench.data import open_dataset
+from conceptbench.measures.stages.decomposition import measure_decomposition
+from conceptbench.measures.stages.overlap import join_tables
+from conceptbench.tables import write_table
+
+with job(snakemake) as spec:
+    root = Path(snakemake.params.data_root) if snakemake.params.data_root else None
+    backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
+    parts = []
+    for path in snakemake.input.adapted:
+        task, method = Path(path).parent.parent.name, Path(path).parent.name
+        dataset = open_dataset(Path(snakemake.params.datasets) / task, root)
+        adapters = {
+            seed: tuple(load_adapter(Path(path).parents[1] / name / f"seed{seed}", backbone) for name in ("zero-shot", method))
+            for seed in spec["seeds"]
+        }
+        parts.append(measure_decomposition(task, method, backbone, dataset, adapters, spec))
+    for name, table in join_tables(parts).items():
+        write_table(table, Path(snakemake.output[name]).with_suffix(""))

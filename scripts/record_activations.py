@@ -1,0 +1,20 @@
+"""Record the tokens of a data set at the hook points of a backbone."""
+
+from pathlib import Path
+
+from _job import device, job
+
+from conceptbench.activations import record
+from conceptbench.backbones import load_backbone
+from conceptbench.data import open_dataset
+
+with job(snakemake) as spec:
+    place = device(snakemake)
+    root = snakemake.params.data_root
+    record(
+        load_backbone(Path(snakemake.input.backbone).parent, place, name=spec["backbone"]),
+        open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None),
+        spec["blocks"],
+        Path(snakemake.output.manifest).parent,
+        work=Path(snakemake.params.work),
+    )

@@ -1,0 +1,30 @@
+"""Record the tokens of a task at the hook point of the adapted model, for all seeds."""
+
+from functools import partial
+from pathlib import Path
+
+from _job import device, job
+
+from conceptbench.activations import RecordingContext, record
+from conceptbench.adaptation import load_adapter
+from conceptbench.backbones import load_backbone
+from conceptbench.data import open_dataset
+from conceptbench.provenance import write_manifest
+from conceptbench.tables import sha256_file
+
+with job(snakemake) as spec:
+    root = snakemake.params.data_root
+    backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    adapters, out, files = Path(snakemake.input.adapters).parent, Path(snakemake.output.manifest).parent, {}
+    for seed in spec["seeds"]:
+        adapter = load_adapter(adapters / f"seed{seed}", backbone)
+        digest = sha256_file(adapters / f"seed{seed}" / "adapter.safetensors")
+        context = RecordingContext(f"{spec['method']}/seed{seed}", digest, partial(adapter.image_context, backbone))
+        place = out / f"seed{seed}"
+        work = Path(snakemake.params.work) / f"seed{seed}"
+        record(backbone, dataset, [spec["block"]], place, work=work, rows=dataset.rows("test"), context=context)
+        files[f"seed{seed}"] = place / "manifest.json"
+    write_manifest(
+        snakemake.output.manifest, outputs=files, inputs={"adapters": Path(snakemake.input.adapters)}, spec=spec
+    )

@@ -1,0 +1,185 @@
+"""Rule measure_truth: every dictionary of every backbone scored against the rendered world, beside its nulls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from conceptbench.data import Dataset, counterfactual_pairs, factor_table, object_table, patch_masks
+from conceptbench.data.vocabulary import KINDS
+from conceptbench.measures.comparison import Contender, compare_with_nulls
+from conceptbench.measures.counterfactual import counterfactual_specificity
+from conceptbench.measures.kinds import KindSpec, unite_kinds
+from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
+from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
+from conceptbench.measures.stages.encoded import Encoded, label_columns, read_encoded
+from conceptbench.measures.truth import (
+    FactorLabels,
+    Recovery,
+    Side,
+    TruthSpec,
+    factor_labels,
+    permutation_null,
+    recover_factors,
+    recovery_summary,
+    sides,
+)
+from conceptbench.seeds import rng
+
+NULL_METHODS = ("random", "raw", "pca")
+_COMPOSITION = ("shape", "colour", "fill")
+
+
+@dataclass
+class _Collected:
+    """Rows of the tables, and the recoveries that summaries and comparisons need."""
+
+    tables: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    images: dict[tuple[str, int, str], dict[str, Recovery]] = field(default_factory=dict)
+    patches: dict[tuple[str, int, str], dict[str, PatchRecovery]] = field(default_factory=dict)
+
+    def add(self, name: str, frame: pd.DataFrame, encoded: Encoded) -> None:
+        self.tables.setdefault(name, []).append(label_columns(frame, encoded.ids))
+
+
+@dataclass(frozen=True)
+class _World:
+    """What is known about the images of both splits; the same for every dictionary."""
+
+    dataset: Dataset
+    rows_a: np.ndarray
+    rows_b: np.ndarray
+    labels_a: FactorLabels
+    labels_b: FactorLabels
+    objects: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def measure_truth(
+    sources: Mapping[str, Path], grids: Mapping[str, tuple[int, int]], dataset: Dataset, spec: Mapping[str, Any]
+) -> dict[str, pd.DataFrame]:
+    """Tables truth_* and kinds* of docs/method.md. Split A is ``val``, split B is ``test``.
+
+    Args:
+        sources: backbone -> folder of its codes on ``dataset``. grids: backbone -> patch grid.
+        spec: resamples, permutations, seed; dictionaries (name -> method), backbones (name -> recipe or kind).
+    """
+    world = _describe(dataset)
+    collected = _Collected()
+    for backbone, folder in sources.items():
+        masks = [
+            {_name(key): mask for key, mask in patch_masks(dataset, rows, grids[backbone]).items()}
+            for rows in (world.rows_a, world.rows_b)
+        ]
+        for encoded in read_encoded(folder):
+            if spec["dictionaries"][encoded.dictionary] in NULL_METHODS[1:] and encoded.seed != str(spec["seeds"][0]):
+                continue  # raw coordinates and principal components do not depend on a seed
+            _score(encoded, world, masks, spec, collected)
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in collected.tables.items()}
+    return {**tables, **_summarise(collected, spec, len(world.rows_b))}
+
+
+def _name(key: str) -> tuple[str, str]:
+    factor, value = key.split("=", 1)
+    return factor, value
+
+
+def _describe(dataset: Dataset) -> _World:
+    factors = factor_table(dataset)
+    rows_a, rows_b = dataset.rows("val"), dataset.rows("test")
+    labels_a = factor_labels(factors, rows_a)
+    labels_b = factor_labels(factors, rows_b, labels_a.names)
+    return _World(dataset, rows_a, rows_b, labels_a, labels_b, object_table(dataset), counterfactual_pairs(dataset))
+
+
+def _score(
+    encoded: Encoded,
+    world: _World,
+    masks: list[dict[tuple[str, str], np.ndarray]],
+    spec: Mapping[str, Any],
+    collected: _Collected,
+) -> None:
+    """All measures of one dictionary. Generators are the same for every dictionary, so comparisons are paired."""
+    codes_a, codes_b = encoded.of(world.rows_a), encoded.of(world.rows_b)
+    options = TruthSpec(n_resamples=spec["resamples"], n_permutations=spec["permutations"])
+    a, b = sides(codes_a, world.labels_a, codes_b, world.labels_b, options)
+    key = (encoded.backbone, encoded.block, encoded.dictionary)
+    recovery = recover_factors(a, b, rng(spec["seed"], "truth"), options)
+    collected.images.setdefault(key, {})[encoded.seed] = recovery
+    collected.add("truth_factors", recovery.table, encoded)
+    patch = PatchSpec(n_resamples=spec["resamples"] // 5)
+    patches = recover_patches(codes_a, masks[0], codes_b, masks[1], rng(spec["seed"], "patches"), patch)
+    collected.patches.setdefault(key, {})[encoded.seed] = patches
+    collected.add("truth_patches", patches.table, encoded)
+    _unite(encoded, a, b, world, spec, collected)
+    if spec["dictionaries"][encoded.dictionary] in NULL_METHODS:
+        return
+    collected.add("truth_permutation", permutation_null(a, b, rng(spec["seed"], "permutation"), spec=options), encoded)
+    matching = match_factors(a, b, rng(spec["seed"], "matching"), options, MatchingSpec(n_resamples=spec["resamples"]))
+    collected.add("truth_matching", matching, encoded)
+    matched = {factor: matched_latents(matching, factor) for factor in {name for name, _ in a.labels.names}}
+    specificity = counterfactual_specificity(
+        encoded.of(world.pairs["before"].to_numpy()),
+        encoded.of(world.pairs["after"].to_numpy()),
+        world.pairs["factor"].tolist(),
+        matched,
+        rng(spec["seed"], "counterfactual"),
+        n_resamples=spec["resamples"],
+    )
+    collected.add("truth_counterfactual", specificity, encoded)
+
+
+def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str, Any], collected: _Collected) -> None:
+    """Named kinds: the members are compositions of shape, colour and, for some, fill."""
+    kinds = {
+        kind: [dict(zip(_COMPOSITION, member, strict=True)) for member in members] for kind, members in KINDS.items()
+    }
+    compositions = {
+        kind: [{factor: value for factor, value in member.items() if value is not None} for member in members]
+        for kind, members in kinds.items()
+    }
+    objects = world.objects
+    table, null = unite_kinds(
+        a,
+        b,
+        objects[objects["image"].isin(world.rows_a)],
+        objects[objects["image"].isin(world.rows_b)],
+        (world.rows_a.tolist(), world.rows_b.tolist()),
+        compositions,
+        rng(spec["seed"], "kinds"),
+        KindSpec(n_resamples=spec["resamples"]),
+    )
+    collected.add("kinds", table, encoded)
+    collected.add("kinds_null", null, encoded)
+
+
+def _summarise(collected: _Collected, spec: Mapping[str, Any], n_images: int) -> dict[str, pd.DataFrame]:
+    """Means over factor values of each dictionary, and the best dictionary against every null."""
+    summaries, contenders = [], {"image": [], "patch": []}  # type: ignore[var-annotated]
+    for key in collected.images:
+        ids = dict(zip(("backbone", "block", "dictionary"), key, strict=True))
+        for level, recoveries, summarise in (
+            ("image", collected.images[key], recovery_summary),
+            ("patch", collected.patches[key], patch_summary),
+        ):
+            table, pooled = summarise(recoveries, rng(spec["seed"], "summary"))  # type: ignore[operator]
+            summaries.append(label_columns(table, ids))
+            points = table[table["seed"] == "all"].set_index("statistic")["estimate"].to_dict()
+            selected = float(np.mean([recovery.selected for recovery in recoveries.values()]))  # type: ignore[attr-defined]
+            contenders[level].append(Contender(*key, _null_kind(*key, spec), selected, points, pooled))
+    compared = [compare_with_nulls(contenders[level], n_images, level) for level in contenders]
+    return {
+        "truth_summary": pd.concat(summaries, ignore_index=True),
+        "truth_comparison": pd.concat(compared, ignore_index=True),
+    }
+
+
+def _null_kind(backbone: str, block: int, dictionary: str, spec: Mapping[str, Any]) -> str:
+    """What a dictionary is a null of; ``learned`` for those that compete."""
+    if spec["backbones"][backbone] == "random":
+        return "random backbone"
+    method = str(spec["dictionaries"][dictionary])
+    return method if method in NULL_METHODS else "learned"
