@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from conceptbench.data.coop import find_split_file, read_split
 from conceptbench.data.draft import STRATIFIED, Draft, file_rows
@@ -52,7 +53,7 @@ def _matlab_labels(path: Path) -> np.ndarray:
     """Labels from 0 of image 1, 2, ... (the file counts from 1)."""
     try:
         labels: np.ndarray = loadmat(path)["labels"].reshape(-1).astype(np.int64) - 1
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError, MatReadError) as error:
         raise ConceptBenchError(
             f"File {path} is not the label file of Flowers-102; restore imagelabels.mat."
         ) from error

@@ -39,7 +39,7 @@ def draft_scenes(spec: DatasetSpec, seed: int) -> Draft:
     unknown = sorted(set(spec.sizes) - {*SPLITS, HELD_OUT_SPLIT})
     if unknown:
         raise ConceptBenchError(
-            f"Data set {spec.name} has the unknown split '{unknown[0]}' in sizes; use train, val, test, {HELD_OUT_SPLIT}."
+            f"Data set {spec.name} has the split '{unknown[0]}' in sizes; use train, val, test, {HELD_OUT_SPLIT}."
         )
     parts = [
         scene_rows(sample(seed, split, np.arange(size)), split, np.arange(size))
@@ -107,8 +107,8 @@ def scenes_of(rows: pd.DataFrame, seed: int) -> Scenes:
     objects = np.empty((n, MAX_OBJECTS, len(OBJECT_FACTORS)), dtype=np.int8)
     for o in range(MAX_OBJECTS):
         for f, (factor, values) in enumerate(OBJECT_FACTORS.items()):
-            objects[:, o, f] = pd.Categorical(rows[f"object{o}_{factor}"], categories=values).codes
-    backgrounds = pd.Categorical(rows["background"], categories=BACKGROUNDS).codes.astype(np.int8)
+            objects[:, o, f] = pd.Index(values).get_indexer(pd.Index(rows[f"object{o}_{factor}"]))
+    backgrounds = pd.Index(BACKGROUNDS).get_indexer(pd.Index(rows["background"])).astype(np.int8)
     return Scenes(keys, backgrounds, objects, jitter)
 
 
