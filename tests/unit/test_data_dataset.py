@@ -276,6 +276,11 @@ def test_bad_specifications() -> None:
             DatasetSpec.of("probe", options)
 
 
+def test_options_that_are_null_keep_their_defaults() -> None:
+    made = spec("scenes", sizes={"train": 3, "held-out": None}, pairs=None, limit_per_class=None)
+    assert dict(made.sizes) == {"train": 3} and made.pairs == 0 and made.limit_per_class is None
+
+
 def test_bad_scene_sizes(tmp_path: Path) -> None:
     refused("split 'dev' in sizes; use train", "scenes", {"sizes": {"dev": 3}}, None, tmp_path / "out")
     refused("has no images", "scenes", {}, None, tmp_path / "out")

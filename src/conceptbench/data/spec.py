@@ -46,12 +46,15 @@ class DatasetSpec:
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> "DatasetSpec":
-        """The specification from the configuration's plain values; options that are None keep their defaults."""
+        """The specification from the configuration's plain values; what is None keeps its default."""
         known = set(cls.__dataclass_fields__) - {"name"}
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConceptBenchError(f"Data set {name} has the unknown option(s) {', '.join(unknown)}; remove them.")
-        return cls(name=name, **{key: value for key, value in options.items() if value is not None})
+        given = {key: value for key, value in options.items() if value is not None}
+        if "sizes" in given:
+            given["sizes"] = {split: size for split, size in given["sizes"].items() if size is not None}
+        return cls(name=name, **given)
 
     def record(self) -> dict[str, Any]:
         """The options that matter for this kind, as they go into the card."""
