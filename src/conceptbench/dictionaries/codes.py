@@ -89,7 +89,9 @@ class Codes:
         if not parts:
             raise ConceptBenchError("No codes to concatenate; encode at least one batch of images.")
         if len({(part.shape[1:], part.dictionary) for part in parts}) > 1:
-            raise ConceptBenchError("Codes of different dictionaries or token counts cannot be joined; encode them alike.")
+            raise ConceptBenchError(
+                "Codes of different dictionaries or token counts cannot be joined; encode them alike."
+            )
         starts = np.cumsum([0, *(part.indptr[-1] for part in parts)])
         indptr = [np.zeros(1, np.int64), *(part.indptr[1:] + start for part, start in zip(parts, starts, strict=False))]
         return cls(
@@ -128,7 +130,8 @@ class Codes:
     def _keys(self) -> Int64[np.ndarray, "firing"]:
         """Return image * width + latent for every firing."""
         firings = np.diff(self.indptr).reshape(self.shape[:2]).sum(1)
-        return np.repeat(np.arange(self.shape[0], dtype=np.int64), firings) * self.shape[2] + self.indices
+        keys: np.ndarray = np.repeat(np.arange(self.shape[0], dtype=np.int64), firings) * self.shape[2] + self.indices
+        return keys
 
     def _by_image(self, reduce: Callable[..., Any], values: np.ndarray, keys: np.ndarray) -> sparse.csr_matrix:
         """Reduce the values that share an image and a latent."""
@@ -144,14 +147,20 @@ class Codes:
     def _take(self, rows: np.ndarray, shape: tuple[int, int, int]) -> "Codes":
         part = self.csr()[rows]
         return Codes(
-            part.indptr.astype(np.int64), part.indices.astype(np.int32), part.data.astype(np.float32), shape, self.dictionary
+            part.indptr.astype(np.int64),
+            part.indices.astype(np.int32),
+            part.data.astype(np.float32),
+            shape,
+            self.dictionary,
         )
 
     def _check(self, what: str) -> None:
         for name, dtype in _DTYPES.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != 1:
-                raise ConceptBenchError(f"{what}: {name} must be one-dimensional {np.dtype(dtype)}, it is {array.dtype}.")
+                raise ConceptBenchError(
+                    f"{what}: {name} must be one-dimensional {np.dtype(dtype)}, it is {array.dtype}."
+                )
         rows, width = self.n_rows, self.shape[2]
         sizes = np.diff(self.indptr)
         fits = len(self.indptr) == rows + 1 and self.indptr[0] == 0 and self.indptr[-1] == len(self.indices)
@@ -174,4 +183,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ConceptBenchError(f"{path} is not a readable safetensors file ({error}); run encode_codes again.") from error
+        raise ConceptBenchError(
+            f"{path} is not a readable safetensors file ({error}); run encode_codes again."
+        ) from error

@@ -47,7 +47,9 @@ class Dictionary:
             if tensor.dtype != np.float32 or tensor.shape != shapes[name]:
                 raise ConceptBenchError(f"Dictionary tensor '{name}' has dtype {tensor.dtype}, shape {tensor.shape}.")
             if not np.isfinite(tensor).all():
-                raise ConceptBenchError(f"Dictionary tensor '{name}' holds NaN or infinity; learn the dictionary again.")
+                raise ConceptBenchError(
+                    f"Dictionary tensor '{name}' holds NaN or infinity; learn the dictionary again."
+                )
 
     @property
     def width(self) -> int:

@@ -29,11 +29,13 @@ class FvuCalculator:
     def __init__(self) -> None:
         """Start with no tokens."""
         self._n = 0
-        self._mean: Float64[np.ndarray, "feature"] | None = None
+        self._mean: np.ndarray | None = None
         self._total = 0.0
         self._residual = 0.0
 
-    def add_batch(self, x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]) -> None:
+    def add_batch(
+        self, x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]
+    ) -> None:
         """Add tokens and their reconstructions."""
         if x.shape != reconstruction.shape:
             raise ConceptBenchError(f"Tokens {x.shape} and reconstructions {reconstruction.shape} differ in shape.")
@@ -72,7 +74,9 @@ class CosineCalculator:
         self._n = 0
         self._sum = 0.0
 
-    def add_batch(self, x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]) -> None:
+    def add_batch(
+        self, x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]
+    ) -> None:
         """Add tokens and their reconstructions."""
         left, right = x - self._centre, reconstruction - self._centre
         norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)

@@ -40,10 +40,11 @@ def residuals(target, latents, values, atoms, residual, value_gradients):  # typ
 
 
 @njit(cache=True)
-def group_by_latent(rows, latents, values, value_gradients, width):  # type: ignore[no-untyped-def]
-    """Sort the firing slots by latent, keeping their order (a counting sort).
+def group_by_latent(rows, latents, values, value_gradients, weights, tokens, width):  # type: ignore[no-untyped-def]
+    """Sort the firing slots by latent, keeping their order (a counting sort), and weight them.
 
-    Takes flat arrays of equal length; returns (start (m + 1), rows, values, value_gradients) of the firing slots.
+    Takes flat arrays of equal length, where row r belongs to loss part r // tokens. Returns (start (m + 1), rows,
+    weighted values, weighted value gradients, their sum per latent (m): the gradient of the encoder bias).
     """
     start = np.zeros(width + 1, np.int64)
     for e in range(len(latents)):
@@ -56,22 +57,16 @@ def group_by_latent(rows, latents, values, value_gradients, width):  # type: ign
     row = np.empty(fired, np.int32)
     value = np.empty(fired, np.float32)
     gradient = np.empty(fired, np.float32)
+    bias_gradient = np.zeros(width, np.float32)
     for e in range(len(latents)):
         if values[e] > 0:
-            p = filled[latents[e]]
-            filled[latents[e]] += 1
-            row[p], value[p], gradient[p] = rows[e], values[e], value_gradients[e]
-    return start, row, value, gradient
-
-
-@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
-def bias_gradients(start, rows, value_gradients, weights, tokens, out):  # type: ignore[no-untyped-def]
-    """Write the gradient of every encoder bias (m): the weighted sum of its slots' gradients."""
-    for j in prange(len(out)):
-        total = np.float32(0)
-        for p in range(start[j], start[j + 1]):
-            total += weights[rows[p] // tokens] * value_gradients[p]
-        out[j] = total
+            j = latents[e]
+            p = filled[j]
+            filled[j] += 1
+            weight = weights[rows[e] // tokens]
+            row[p], value[p], gradient[p] = rows[e], weight * values[e], weight * value_gradients[e]
+            bias_gradient[j] += gradient[p]
+    return start, row, value, gradient, bias_gradient
 
 
 @njit(cache=True, inline="always", error_model="numpy")
@@ -84,23 +79,21 @@ def _adam(parameter, gradient, first, second, rate, beta1, beta2, root2, epsilon
 
 @njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
 def update_rows(  # type: ignore[no-untyped-def]
-    start, rows, values, value_gradients, weights, inputs, residual, bias_gradient,
+    start, rows, values, value_gradients, bias_gradient, inputs, residual,
     atoms, encoder, bias, atom_moments, encoder_moments, bias_moments, rate, beta1, beta2, root2, epsilon,
 ):  # fmt: skip
     """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm.
 
-    Row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d) and to loss part r // B, whose gradient
-    with respect to the residual is weights[r // B] * residual. Moments: (2, m, d) and (2, m).
+    The slots are those of `group_by_latent`: row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d).
+    Moments: (2, m, d) and (2, m).
     """
     tokens, d = inputs.shape
     for j in prange(atoms.shape[0]):
         to_atom = np.zeros(d, np.float32)
         to_encoder = np.zeros(d, np.float32)
         for p in range(start[j], start[j + 1]):
-            r = rows[p]
-            weight = weights[r // tokens]
-            value, gradient = weight * values[p], weight * value_gradients[p]
-            source, error = inputs[r % tokens], residual[r]
+            source, error = inputs[rows[p] % tokens], residual[rows[p]]
+            value, gradient = values[p], value_gradients[p]
             for f in range(d):
                 to_atom[f] -= value * error[f]
                 to_encoder[f] += gradient * source[f]

@@ -114,7 +114,7 @@ def learning_rate(spec: TopK | ReluL1, step: int, total_steps: int | None) -> fl
 
 def unit_rows(rows: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:
     """Return rows divided by their norms."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    return torch.div(rows, rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny))
 
 
 def remove_radial_(gradient: Float[Tensor, "row feature"], rows: Float[Tensor, "row feature"]) -> None:
@@ -123,9 +123,9 @@ def remove_radial_(gradient: Float[Tensor, "row feature"], rows: Float[Tensor, "
 
 
 def tied_scale(centred: Float[Tensor, "token feature"], atoms: Float[Tensor, "latent feature"], k: int | None) -> float:
-    """Return the s of least squares for tokens against s * ReLU(tokens atoms') atoms, the k largest kept (None: all)."""
+    """Return the least-squares s for tokens against s * ReLU(tokens atoms') atoms, the k largest kept (None: all)."""
     along, squares = 0.0, 0.0
-    for tokens in centred.split(2048):
+    for tokens in torch.split(centred, 2048):
         codes = (tokens @ atoms.T).relu()
         if k is not None:
             top = codes.topk(k, dim=1)

@@ -37,8 +37,10 @@ class Normaliser:
 
     def apply(self, x: Float32[np.ndarray, "*rows feature"]) -> Float32[np.ndarray, "*rows feature"]:
         """Map raw activations to normalised ones."""
-        return (x - self.mean) / np.float32(self.scale)
+        normalised: np.ndarray = (x - self.mean) / np.float32(self.scale)
+        return normalised
 
     def invert(self, x: Float32[np.ndarray, "*rows feature"]) -> Float32[np.ndarray, "*rows feature"]:
         """Map normalised activations back to raw ones."""
-        return x * np.float32(self.scale) + self.mean
+        raw: np.ndarray = x * np.float32(self.scale) + self.mean
+        return raw

@@ -92,4 +92,6 @@ def _linear(atoms: np.ndarray, encoder: np.ndarray, centre: np.ndarray, setting:
 
 def _refuse_more(name: str, asked: int | None, available: int) -> None:
     if asked is not None and asked > available:
-        raise ConceptBenchError(f"Dictionary '{name}' asks for {asked} of {available} available; lower it in the configuration.")
+        raise ConceptBenchError(
+            f"Dictionary '{name}' asks for {asked} of {available} available; lower it in the configuration."
+        )

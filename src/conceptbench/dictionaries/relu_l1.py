@@ -7,8 +7,15 @@ from torch import Tensor
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
-    FiringClock, Parameters, Setting, StepReport, learning_rate, remove_radial_, total_variation, unit_rows,
-)  # fmt: skip
+    FiringClock,
+    Parameters,
+    Setting,
+    StepReport,
+    learning_rate,
+    remove_radial_,
+    total_variation,
+    unit_rows,
+)
 from conceptbench.dictionaries.rules import KeepAbove
 from conceptbench.dictionaries.specs import ReluL1
 
@@ -25,7 +32,7 @@ def squared_errors(
     if not norm_divided:
         return error.square()
     norms = reference.norm(dim=1, keepdim=True).clamp_min(torch.finfo(reference.dtype).tiny)
-    return error.square() / (norms * error.shape[1])
+    return torch.div(error.square(), norms * error.shape[1])
 
 
 def ghost_loss(
@@ -85,12 +92,14 @@ class ReluL1Learner:
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         p = self.parameters
-        # (x - decoder_bias) encoder' without a gradient of the size of x: the bias passes through one matrix-vector product
+        # (x - decoder_bias) encoder' with no gradient of the size of x: the bias passes through a matrix-vector product
         pre = torch.addmm(p.encoder_bias - p.encoder @ p.decoder_bias, x, p.encoder.T)
         codes = pre.relu()
         return pre, codes, x - torch.addmm(p.decoder_bias, codes, p.atoms)
 
-    def _loss(self, x: Tensor, pre: Tensor, codes: Tensor, residual: Tensor, dead: Int64[Tensor, "dead"] | None) -> Tensor:
+    def _loss(
+        self, x: Tensor, pre: Tensor, codes: Tensor, residual: Tensor, dead: Int64[Tensor, "dead"] | None
+    ) -> Tensor:
         spec = self._spec
         elements = squared_errors(residual, x, spec.norm_divided)
         rise = min(1.0, (self._steps + 1) / spec.l1_warmup_steps) if spec.l1_warmup_steps else 1.0
@@ -111,7 +120,7 @@ class ReluL1Learner:
 
 
 def _kaiming_encoder(width: int, setting: Setting) -> Tensor:
-    """Return an independent uniform draw with the fan-in that torch takes from a [feature, latent] matrix: the width."""
+    """Return an independent uniform draw; its fan-in is what torch takes from a [feature, latent] matrix, the width."""
     bound = (6 / width) ** 0.5
     draw = torch.rand(width, setting.sample.shape[1], generator=setting.generator)
-    return ((2 * draw - 1) * bound).to(setting.device)
+    return torch.mul(2 * draw - 1, bound).to(setting.device)

@@ -46,4 +46,6 @@ def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent
             return KeepLargest(k)
         case {"rule": "keep-above"}, np.ndarray():
             return KeepAbove(thresholds)
-    raise ConceptBenchError(f"{where}: the code rule {record} does not fit the stored tensors; learn the dictionary again.")
+    raise ConceptBenchError(
+        f"{where}: the code rule {record} does not fit the stored tensors; learn the dictionary again."
+    )

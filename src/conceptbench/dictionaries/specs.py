@@ -17,13 +17,15 @@ class _Named:
     name: str
     """Name of the dictionary, as in the configuration and in paths."""
     normalise: bool = True
-    """Subtract the mean of the training tokens and divide by one scale, so that a coordinate has variance 1 on average."""
+    """Subtract the mean of the training tokens and divide by one scale: coordinates have variance 1 on average."""
 
     method: ClassVar[str]
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
-            raise ConceptBenchError(f"Dictionary '{self.name}' ({self.method}): {what}; correct it in the configuration.")
+            raise ConceptBenchError(
+                f"Dictionary '{self.name}' ({self.method}): {what}; correct it in the configuration."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class ReluL1(_Trained):
     l1_warmup_steps: int = 0
     """Steps over which that weight rises linearly from 0."""
     norm_divided: bool = True
-    """Divide squared errors by the token's norm and average over features, as PatchSAE's code does; otherwise sum them."""
+    """Divide squared errors by the token's norm and average over features, as PatchSAE does; else sum them."""
     ghost_gradients: bool = True
     """Let dead latents predict the residual through the exponential of their pre-activations."""
     init: Literal["decoder", "kaiming"] = "decoder"
@@ -185,7 +187,9 @@ def specify(*, name: str, method: str, **options: Any) -> DictionarySpec:
     known = {field.name: field for field in fields(kind)}
     for option in options:
         if option not in known:
-            raise ConceptBenchError(f"Dictionary '{name}' ({method}): unknown option '{option}'{_nearest(option, known)}.")
+            raise ConceptBenchError(
+                f"Dictionary '{name}' ({method}): unknown option '{option}'{_nearest(option, known)}."
+            )
     try:
         return kind(name=name, **options)
     except TypeError as error:

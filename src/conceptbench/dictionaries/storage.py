@@ -19,7 +19,7 @@ _REQUIRED: Final = {"atoms", "encoder", "encoder_bias", "decoder_bias", "normali
 
 def save_dictionary(dictionary: Dictionary, folder: Path) -> None:
     """Write the tensors, then the card: a folder with a card is complete."""
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in dictionary.tensors().items()}
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in dictionary.tensors().items()}
     with atomic_write(folder / "dictionary.safetensors") as partial:
         save_file(tensors, partial, metadata={"format": FORMAT, "digest": dictionary.digest})
     card = dictionary.card | {

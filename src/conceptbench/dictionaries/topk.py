@@ -7,8 +7,15 @@ from torch.nn.functional import embedding_bag
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
-    FiringClock, Parameters, Setting, StepReport, learning_rate, remove_radial_, total_variation, unit_rows,
-)  # fmt: skip
+    FiringClock,
+    Parameters,
+    Setting,
+    StepReport,
+    learning_rate,
+    remove_radial_,
+    total_variation,
+    unit_rows,
+)
 from conceptbench.dictionaries.rules import KeepLargest
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.topk_fused import FusedTopK, TopKOutcome
@@ -49,7 +56,7 @@ class TorchTopK:
     def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
         """Learn from one batch; see `FusedTopK.step`."""
         p = self.parameters
-        # (x - decoder_bias) encoder' without a gradient of the size of x: the bias passes through one matrix-vector product
+        # (x - decoder_bias) encoder' with no gradient of the size of x: the bias passes through a matrix-vector product
         pre = torch.addmm(p.encoder_bias - p.encoder @ p.decoder_bias, x, p.encoder.T)
         top = pre.topk(self._spec.k, dim=1, sorted=False)
         values = top.values.relu()

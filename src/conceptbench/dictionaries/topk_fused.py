@@ -62,7 +62,7 @@ class FusedTopK:
 
     def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
         """Learn from one batch: loss = ||e||^2 / ||x - mean||^2 + aux_alpha ||e' - e||^2 / ||e - mean||^2."""
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         width = len(self.parameters.atoms)
         centred = x - self.parameters.decoder_bias
         chosen, auxiliary = self._choose(centred, dead)
@@ -91,7 +91,7 @@ class FusedTopK:
         slots = min(self._aux_k, len(dead)) if self._spec.aux_alpha > 0 else 0
         height = max(1, TILE_VALUES // len(p.atoms))
         kept, extra = [], []
-        for tile in centred.split(height):
+        for tile in torch.split(centred, height):
             pre = torch.addmm(p.encoder_bias, tile, p.encoder.T)
             kept.append(pre.topk(k, dim=1, sorted=False))
             if slots:
@@ -118,19 +118,21 @@ class FusedTopK:
                 for i, part in enumerate(parts)
             ]
         )
-        flat = [
-            torch.cat([slots.flatten() for slots in same])
+        latents, values, gradients = (
+            torch.cat([slots.flatten() for slots in same]).numpy()
             for same in zip(*((part.latents, part.values, part.value_gradients) for part in parts), strict=True)
-        ]
-        slots = kernels.group_by_latent(rows.numpy(), *(array.numpy() for array in flat), len(p.atoms))
-        start, row, _, gradients = slots
-        bias_gradient = np.empty(len(p.atoms), np.float32)
-        kernels.bias_gradients(start, row, gradients, weights, tokens, bias_gradient)
+        )
+        start, row, value, gradient, bias_gradient = kernels.group_by_latent(
+            rows.numpy(), latents, values, gradients, weights, tokens, len(p.atoms)
+        )
         # the decoder bias enters the main reconstruction and, negated, the encoder's input; both with old weights
-        p.decoder_bias.grad = -float(weights[0]) * parts[0].residual.sum(0) - torch.from_numpy(bias_gradient) @ p.encoder
+        p.decoder_bias.grad = (
+            -float(weights[0]) * parts[0].residual.sum(0) - torch.from_numpy(bias_gradient) @ p.encoder
+        )
+        residual = torch.cat([part.residual for part in parts])
         root2 = math.sqrt(1 - BETA2**self._steps)
         kernels.update_rows(
-            *slots, weights, centred.numpy(), torch.cat([part.residual for part in parts]).numpy(), bias_gradient,
+            start, row, value, gradient, bias_gradient, centred.numpy(), residual.numpy(),
             p.atoms.numpy(), p.encoder.numpy(), p.encoder_bias.numpy(),
             self._atom_moments, self._encoder_moments, self._bias_moments,
             np.float32(lr / (1 - BETA1**self._steps)), np.float32(BETA1), np.float32(BETA2), np.float32(root2),

@@ -74,8 +74,8 @@ class _Trainer:
         self.tokens += len(batch)
         if self.report is not None and not math.isfinite(self.report.loss):
             raise ConceptBenchError(
-                f"The loss of dictionary '{self.spec.name}' (seed {self.seed}) is {self.report.loss} at step {self.steps}; "
-                "nothing was written. Lower its learning rate in the configuration."
+                f"The loss of dictionary '{self.spec.name}' (seed {self.seed}) is {self.report.loss} "
+                f"at step {self.steps}; nothing was written. Lower its learning rate in the configuration."
             )
 
 

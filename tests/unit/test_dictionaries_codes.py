@@ -1,0 +1,94 @@
+"""Codes: the compressed matrix, its aggregates against dense arithmetic, and the file."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conceptbench.dictionaries.codes import Codes
+from conceptbench.errors import ConceptBenchError
+
+
+def from_dense(dense, name="digest"):
+    flat = dense.reshape(-1, dense.shape[2])
+    rows, latents = flat.nonzero()
+    indptr = np.concatenate([[0], np.cumsum((flat != 0).sum(1))]).astype(np.int64)
+    return Codes(indptr, latents.astype(np.int32), flat[rows, latents].astype(np.float32), dense.shape, name)
+
+
+def random_dense(seed, shape=(4, 3, 7), share=0.3):
+    rng = np.random.default_rng(seed)
+    return (rng.uniform(0.01, 1, shape) * (rng.random(shape) < share)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 0.9), st.floats(0, 1))
+def test_aggregates_equal_dense(seed, share, threshold):
+    dense = random_dense(seed, share=share)
+    codes = from_dense(dense)
+    np.testing.assert_array_equal(codes.csr().toarray(), dense.reshape(12, 7))
+    np.testing.assert_allclose(codes.image_mean().toarray(), dense.mean(1), rtol=1e-6)
+    np.testing.assert_array_equal(codes.image_max().toarray(), dense.max(1))
+    np.testing.assert_array_equal(codes.image_count(threshold).toarray(), (dense > np.float32(threshold)).sum(1))
+
+
+def test_selections_and_concatenation():
+    dense = random_dense(1)
+    codes = from_dense(dense)
+    np.testing.assert_array_equal(codes.select_images([2, 0]).csr().toarray(), dense[[2, 0]].reshape(-1, 7))
+    np.testing.assert_array_equal(codes.select_tokens(1).csr().toarray(), dense[:, 1:].reshape(-1, 7))
+    joined = Codes.concatenate([codes.select_images([0]), codes.select_images([1, 2, 3])])
+    assert joined.shape == codes.shape
+    np.testing.assert_array_equal(joined.csr().toarray(), codes.csr().toarray())
+
+
+def test_codes_of_two_dictionaries_do_not_join():
+    with pytest.raises(ConceptBenchError, match="cannot be joined"):
+        Codes.concatenate([from_dense(random_dense(0), "a"), from_dense(random_dense(0), "b")])
+
+
+def test_file_round_trip_is_exact(tmp_path):
+    codes = from_dense(random_dense(3))
+    codes.save(tmp_path / "codes.safetensors")
+    loaded = Codes.load(tmp_path / "codes.safetensors", "digest")
+    assert (loaded.shape, loaded.dictionary) == (codes.shape, codes.dictionary)
+    for name in ("indptr", "indices", "values"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(codes, name))
+
+
+def test_other_dictionary_truncation_and_absence_are_named(tmp_path):
+    path = tmp_path / "codes.safetensors"
+    with pytest.raises(ConceptBenchError, match="do not exist"):
+        Codes.load(path)
+    from_dense(random_dense(3)).save(path)
+    with pytest.raises(ConceptBenchError, match="another dictionary"):
+        Codes.load(path, "other")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ConceptBenchError, match=r"codes\.safetensors"):
+        Codes.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indices": np.array([0, 9], np.int32)}, "outside"),
+        ({"indices": np.array([1, 0], np.int32)}, "ascend"),
+        ({"values": np.array([1, -1], np.float32)}, "positive"),
+        ({"values": np.array([1, np.nan], np.float32)}, "positive"),
+        ({"indptr": np.array([0, 2], np.int32)}, "int64"),
+        ({"shape": (2, 1, 3)}, "2 rows"),
+    ],
+)
+def test_malformed_arrays_are_refused(change, message):
+    good = {
+        "indptr": np.array([0, 2]), "indices": np.array([0, 1], np.int32), "values": np.ones(2, np.float32),
+        "shape": (1, 1, 3), "dictionary": "x",
+    }  # fmt: skip
+    Codes(**good)
+    with pytest.raises(ConceptBenchError, match=message):
+        Codes(**(good | change))
+
+
+def test_negative_count_threshold_is_refused():
+    with pytest.raises(ConceptBenchError, match="negative"):
+        from_dense(random_dense(0)).image_count(-0.1)
