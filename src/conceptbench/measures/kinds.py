@@ -39,7 +39,7 @@ class KindSpec:
 
 @dataclass(frozen=True)
 class _Group:
-    """Positives [image, member] and common negatives [image] of one group on both splits."""
+    """Presence [image, member] of the members of one group on both splits."""
 
     positive_a: NDArray[np.bool_]
     positive_b: NDArray[np.bool_]
@@ -56,10 +56,11 @@ def composition_presence(
     rows = objects[objects["image"].isin(position)]
     at = rows["image"].map(position).to_numpy()
     present = np.zeros((len(position), len(compositions)), dtype=np.bool_)
+    values = {f: rows[f].to_numpy(dtype=str) for f in dict.fromkeys(f for c in compositions for f in c)}
     for index, composition in enumerate(compositions):
         fits = np.ones(len(rows), dtype=np.bool_)
         for factor, value in composition.items():
-            fits &= (rows[factor].astype(str) == value).to_numpy()
+            fits &= values[factor] == value
         present[at[fits], index] = True
     return present
 
@@ -89,7 +90,7 @@ def unite_kinds(
     """
     spec = spec or KindSpec()
     null_groups = _null_groups(objects_a, objects_b, images, kinds, rng, spec)
-    null = [_choose(a, b, group)[2] for group in null_groups]
+    null = [found[2] for found in _choose(a, b, null_groups)]
     null_frame = pd.DataFrame(
         {"group": range(len(null)), "n_members": [g.positive_a.shape[1] for g in null_groups], "estimate": null}
     )
@@ -129,15 +130,23 @@ def _outside(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(np.logical_not(positive.any(axis=1)))
 
 
-def _choose(a: Side, b: Side, group: _Group) -> tuple[int, float, float, int]:
-    """Best column on A, its united AUROC on A and on B, and the weakest member on B."""
-    negative = np.repeat(_outside(group.positive_a)[:, None], group.positive_a.shape[1], axis=1)
-    on_a = np.nan_to_num(rank_all(a.scores, group.positive_a, negative).auroc.min(axis=1), nan=0.0)
-    best = int(np.argmax(on_a))
-    items, values = column(b.scores, best)
-    outside = _outside(group.positive_b).astype(np.float64)
-    on_b = [curve(items, values, member.astype(np.float64), outside).auroc for member in group.positive_b.T]
-    return best, float(on_a[best]), float(min(on_b)), int(np.argmin(on_b))
+def _choose(a: Side, b: Side, groups: Sequence[_Group]) -> list[tuple[int, float, float, int]]:
+    """For every group: best column on A, its united AUROC on A and on B, and the weakest member on B."""
+    if not groups:
+        return []
+    positive = np.concatenate([group.positive_a for group in groups], axis=1)
+    outside = [np.repeat(_outside(g.positive_a)[:, None], g.positive_a.shape[1], axis=1) for g in groups]
+    members = rank_all(a.scores, positive, np.concatenate(outside, axis=1)).auroc
+    starts = np.cumsum([0, *(group.positive_a.shape[1] for group in groups)])
+    found = []
+    for group, first, last in zip(groups, starts, starts[1:], strict=False):
+        on_a = np.nan_to_num(members[:, first:last].min(axis=1), nan=0.0)
+        best = int(np.argmax(on_a))
+        items, values = column(b.scores, best)
+        negative = _outside(group.positive_b).astype(np.float64)
+        on_b = [curve(items, values, member.astype(np.float64), negative).auroc for member in group.positive_b.T]
+        found.append((best, float(on_a[best]), float(min(on_b)), int(np.argmin(on_b))))
+    return found
 
 
 def _united(
@@ -154,7 +163,7 @@ def _united(
     empty |= dict.fromkeys(("null_median", "null_high", "estimate", "low", "high"), np.nan) | {"n_null": len(null)}
     if not _enough(group, spec):
         return empty | {"note": f"a member has fewer than {spec.minimum_images} images on a split"}
-    best, selected, point, weakest = _choose(a, b, group)
+    best, selected, point, weakest = _choose(a, b, [group])[0]
     items, values = column(b.scores, best)
     outside = _outside(group.positive_b).astype(np.float64)
     clusters = np.arange(n)
@@ -185,17 +194,23 @@ def _null_groups(
     if not templates:
         raise ConceptBenchError("The named-kinds measure got no kinds; pass at least one with its members.")
     pool = _pool(objects_a, objects_b, images, kinds, spec)
+    presence = {factors: _group(objects_a, objects_b, images, found) for factors, found in pool.items()}
     groups: list[_Group] = []
     for attempt in range(spec.n_null * 20):
+        template = templates[attempt % len(templates)]
         if len(groups) == spec.n_null:
             break
-        template = templates[attempt % len(templates)]
         if any(not pool[factors] for factors in template):
             continue
-        members = [pool[factors][int(rng.integers(len(pool[factors])))] for factors in template]
+        drawn = [int(rng.integers(len(pool[factors]))) for factors in template]
+        members = [pool[factors][at] for factors, at in zip(template, drawn, strict=True)]
         if any(set(m.items()) & set(o.items()) for m, o in combinations(members, 2)):
             continue
-        group = _group(objects_a, objects_b, images, members)
+        columns = [(presence[factors], at) for factors, at in zip(template, drawn, strict=True)]
+        group = _Group(
+            np.stack([both.positive_a[:, at] for both, at in columns], axis=1),
+            np.stack([both.positive_b[:, at] for both, at in columns], axis=1),
+        )
         if _enough(group, spec):
             groups.append(group)
     return groups
@@ -207,15 +222,15 @@ def _pool(
     images: tuple[Sequence[int], Sequence[int]],
     kinds: Mapping[str, Sequence[Composition]],
     spec: KindSpec,
-) -> dict[tuple[str, ...], list[dict[str, str]]]:
+) -> dict[tuple[str, ...], list[Composition]]:
     """Compositions with enough images on both splits and no object in common with a kind, for every set of factors."""
     members = [dict(member) for group in kinds.values() for member in group]
     kept = (objects_a[objects_a["image"].isin(list(images[0]))], objects_b[objects_b["image"].isin(list(images[1]))])
-    pool: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for factors in {tuple(member) for member in members}:
+    pool: dict[tuple[str, ...], list[Composition]] = {}
+    for factors in dict.fromkeys(tuple(member) for member in members):
         counts = [o.drop_duplicates(["image", *factors]).groupby(list(factors)).size() for o in kept]
         common = pd.concat(counts, axis=1).fillna(0).min(axis=1)
-        found = []
+        found: list[Composition] = []
         for values in common[common >= spec.minimum_images].index:
             composition = dict(zip(factors, [str(v) for v in np.atleast_1d(np.asarray(values, object))], strict=True))
             if not any(_compatible(composition, member) for member in members):

@@ -118,7 +118,7 @@ def overlap_statistics(one: Values, other: Values, spec: OverlapSpec) -> dict[Ke
 
     The correlation is over latents that are positive in either; it is NaN with fewer than three of them.
     """
-    ranks = [np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1, kind="stable") for values in (one, other)]
+    ranks = [_ranks(values) for values in (one, other)]
     out: dict[Key, Values] = {}
     for k in spec.ks:
         a, b = (ranks[0] < k) & (one > 0), (ranks[1] < k) & (other > 0)
@@ -128,6 +128,14 @@ def overlap_statistics(one: Values, other: Values, spec: OverlapSpec) -> dict[Ke
     for name, count in _regions(one, other, spec).items():
         out[name, 0] = count.sum(axis=1).astype(np.float64)
     return out
+
+
+def _ranks(values: Values) -> NDArray[np.int64]:
+    """Rank of every latent from 0, the largest; ties go to the lower number."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(values.shape[1]), values.shape), axis=1)
+    return ranks
 
 
 def _class_counts(

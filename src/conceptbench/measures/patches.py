@@ -6,6 +6,7 @@ pooled over all patches of split B. Both have a ceiling below one, what a latent
 patch grid, and a floor, what a latent that fires everywhere reaches. Latent and threshold are chosen on split A.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,7 @@ def recover_patches(
 
 
 def patch_summary(
-    recoveries: dict[str, PatchRecovery], rng: np.random.Generator | None = None
+    recoveries: Mapping[str, PatchRecovery], rng: np.random.Generator | None = None
 ) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
     """Means over factor values (mean_average_precision, mean_iou) per seed and over seeds; see recovery_summary.
 

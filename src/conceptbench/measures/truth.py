@@ -78,7 +78,7 @@ class Recovery:
 
 
 def factor_labels(
-    factors: pd.DataFrame, images: Sequence[int], names: Sequence[tuple[str, str]] | None = None
+    factors: pd.DataFrame, images: Sequence[int] | NDArray[Any], names: Sequence[tuple[str, str]] | None = None
 ) -> FactorLabels:
     """Presence of every factor value from a long table [image, factor, value]; several values an image are allowed.
 
