@@ -55,7 +55,7 @@ def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] 
     keys = [
         Key(f"{method}{' (before)' if method == BEFORE else ''}", colour[method], marker[method]) for method in methods
     ]
-    across = min(len(tasks), 4)
+    across = len(tasks) if len(tasks) <= 4 else 3
     down = -(-len(tasks) // across)
     halves = {task: in_order(shown.loc[shown["task"] == task, "half"], HALVES) for task in tasks}
     widest = max(len(names) for names in halves.values())

@@ -26,7 +26,7 @@ CELL = 0.86
 """Inches from one image to the next."""
 LINE = 2 * CELL + 0.42
 """Inches of one latent: its name and two lines of images."""
-GAP, BAR = 0.3, 0.8
+GAP, BAR = 0.3, 0.95
 """Inches between latents side by side, and for the colour bar."""
 
 
@@ -182,7 +182,7 @@ def draw_exemplars(
     bar = canvas.figure.colorbar(
         ScalarMappable(Normalize(0, 1), mpl.colormaps[HEAT]), cax=board.axes(0, 0, 0.16, min(3.0, size[1] - 0.4))
     )
-    bar.set_label("activation on the patch (share of the latent's maximum)", fontsize=8)
+    bar.set_label("activation on the patch\n(share of the latent's maximum)", fontsize=8)
     save_figure(canvas, values, stem, formats=formats, dpi=dpi)
 
 

@@ -42,8 +42,8 @@ STATISTICS = {
     "mean_iou": "mean IoU",
 }
 PERCENT = ("recovered_at_0.90", "recovered_at_0.95")
-ROLE_COLOURS = {"best": PALETTE[1], "learned": PALETTE[0], "null": NULL_COLOUR}
-ROLE_MARKERS = {"best": "D", "learned": "o", "null": "s"}
+ROLE_COLOURS = {"best": PALETTE[1], "learned": PALETTE[0], "control": NULL_COLOUR}
+ROLE_MARKERS = {"best": "D", "learned": "o", "control": "s"}
 NULLS = ("random", "raw", "pca")
 
 
@@ -102,7 +102,7 @@ def _rows(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     keys = [tuple(names) for names in rows.astype(str).to_numpy()]
     rows["role"] = [_role(key, best, kinds) for key in keys]
     rows["kind"] = [kinds.get(key, "") for key in keys]
-    order = rows["role"].map({"best": 0, "learned": 1, "null": 2})
+    order = rows["role"].map({"best": 0, "learned": 1, "control": 2})
     return rows.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
 
@@ -110,7 +110,7 @@ def _role(key: tuple[str, ...], best: set[tuple[str, ...]], kinds: dict[tuple[st
     if key in best:
         return "best"
     controls = {null[0] for null in kinds} - {name[0] for name in best}
-    return "null" if key in kinds or key[2] in NULLS or key[0] in controls else "learned"
+    return "control" if key in kinds or key[2] in NULLS or key[0] in controls else "learned"
 
 
 def _scores(axes: Axes, rows: pd.DataFrame, scores: pd.DataFrame, statistic: str) -> None:
@@ -163,10 +163,10 @@ def _guides(axes: Axes, rows: pd.DataFrame) -> None:
 def _keys(rows: pd.DataFrame) -> list[Key]:
     names = {
         "best": "best learned dictionary (chosen on split A)",
-        "learned": "other learned",
-        "null": "null or control backbone",
+        "learned": "other learned" if "best" in set(rows["role"]) else "learned",
+        "control": "null or control backbone",
     }
-    roles = in_order(rows["role"], ("best", "learned", "null"))
+    roles = in_order(rows["role"], ("best", "learned", "control"))
     return [Key(f"{names[role]}, {INTERVAL}", ROLE_COLOURS[role], ROLE_MARKERS[role]) for role in roles]
 
 
@@ -191,7 +191,7 @@ def _values(
             "backbone": against["null_backbone"], "block": against["null_block"],
             "dictionary": against["null_dictionary"], "seed": POOLED_SEED, "level": against["level"],
             "statistic": against["statistic"], "estimate": against["estimate"], "low": against["low"],
-            "high": against["high"], "note": against["note"], "role": "null", "kind": against["null_kind"],
+            "high": against["high"], "note": against["note"], "role": "control", "kind": against["null_kind"],
             "q": against["q"], "panel": f"best minus null: {difference}",
         }
     )  # fmt: skip

@@ -90,7 +90,7 @@ def _sources(factors: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
         everything = factors[list(IDS)].drop_duplicates()
         is_null = everything["dictionary"].isin(NULLS)
         best, nulls = everything[~is_null].head(1), everything[is_null]
-    nulls = nulls.head(MOST_NULLS).assign(role="null")
+    nulls = nulls.head(MOST_NULLS).assign(role="control")
     sources = pd.concat([best.head(1).assign(role="best"), nulls], ignore_index=True)
     sources["colour"] = [PALETTE[1], *SHADES][: len(sources)]
     sources["marker"] = ["D", *SHAPES][: len(sources)]

@@ -98,8 +98,13 @@ def _panel(
                 axes.plot(ends, [here + 0.07] * 2, color=NULL_COLOUR, lw=2.6, solid_capstyle="butt", zorder=2)
                 mark(axes, row, here - 0.07, colour=colour[seed], marker=marker[seed])
                 if pd.isna(row["estimate"]):
-                    missing_text(axes, str(row["note"]), 0.52, here)
+                    _say(axes, str(row["note"]), here)
     tidy(axes)
+
+
+def _say(axes: Axes, reason: str, at: float) -> None:
+    """Why there is no mark, at the right end of its line."""
+    missing_text(axes, reason, 0.98, at - 0.07, ha="right", transform=axes.get_yaxis_transform())
 
 
 def _notes(dictionary: str) -> list[str]:

@@ -51,7 +51,7 @@ def draw_overlap(overlap: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     shown = _select(require(overlap, "overlap", COLUMNS)[list(COLUMNS)])
     title = "Are the top latents of a class the same before and after adaptation?"
     if shown.empty:
-        reason = "No adaptation of this experiment changes the image tower, so no list of top latents can change."
+        reason = "The table holds no overlaps: no adaptation of this experiment changes the image tower."
         save_empty(title, reason, shown, stem, formats=formats, dpi=dpi)
         return
     pairs = list(dict.fromkeys(zip(shown["task"], shown["method"], strict=True)))

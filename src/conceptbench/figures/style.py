@@ -142,6 +142,7 @@ def save_figure(
     """
     stem = Path(stem)
     metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    _settle(sheet.figure)
     for name in formats:
         if name not in metadata:
             raise ConceptBenchError(f"Figure {stem} cannot be written as '{name}'; choose from {', '.join(metadata)}.")
@@ -149,6 +150,22 @@ def save_figure(
             sheet.figure.savefig(path, format=name, dpi=dpi, metadata=metadata[name], facecolor="white")
     with atomic_write(stem.parent / f"{stem.name}.csv") as path:
         values.to_csv(path, index=False, lineterminator="\n")
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once and round every position.
+
+    The layout's solver leaves noise in the last digits, which would change the identifiers inside an SVG file.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    parts = list(figure.subfigs)
+    while parts:
+        part = parts.pop()
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 5))
+        parts += part.subfigs
+    for axes in figure.axes:
+        axes.set_position(tuple(np.round(axes.get_position(original=False).bounds, 5)), which="both")
 
 
 def save_empty(

@@ -1,0 +1,105 @@
+"""Exemplars: the file round trip, the rules of choice, and the heat map."""
+
+from pathlib import Path
+
+import figures_tables as made
+import numpy as np
+import pandas as pd
+import pytest
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.figures.exemplars import (
+    ARRAYS,
+    ExemplarSheet,
+    choose_by_factor,
+    choose_by_labels,
+    draw_exemplars,
+    load_exemplars,
+    overlay,
+)
+
+TOPK = {"backbone": "clip-tiny", "block": 4, "dictionary": "topk"}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    sheet = made.exemplars(2, 3)
+    sheet.save(tmp_path / "exemplars.npz")
+    again = load_exemplars(tmp_path / "exemplars.npz")
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(again, name), getattr(sheet, name))
+    assert again.note == sheet.note
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConceptBenchError, match=r"exemplars\.npz do not exist"):
+        load_exemplars(tmp_path / "exemplars.npz")
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    with pytest.raises(ConceptBenchError, match=r"broken\.npz are unreadable"):
+        load_exemplars(tmp_path / "broken.npz")
+    made.exemplars(2, 3).save(tmp_path / "short.npz")
+    content = (tmp_path / "short.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ConceptBenchError, match=r"short\.npz are unreadable"):
+        load_exemplars(tmp_path / "short.npz")
+
+
+def test_arrays_that_do_not_match_are_refused() -> None:
+    sheet = made.exemplars(2, 3)
+    arrays = {name: getattr(sheet, name) for name in ARRAYS}
+    with pytest.raises(ConceptBenchError, match="unfit latent"):
+        ExemplarSheet(**(arrays | {"latent": np.arange(3)}))
+    with pytest.raises(ConceptBenchError, match="images float64"):
+        ExemplarSheet(**(arrays | {"images": sheet.images / 255}))
+
+
+def test_factors_take_turns_and_no_latent_comes_twice() -> None:
+    table = made.truth_factors(("0",))
+    chosen = choose_by_factor(table, **TOPK, count=8)
+    factors = [title.split(" = ")[0] for title in chosen["title"]]
+    assert factors[:6] == list(made.FACTORS) and factors[6:] == ["shape", "colour"]
+    assert chosen["latent"].is_unique
+    auroc = table.query("backbone == 'clip-tiny' and block == 4 and dictionary == 'topk' and metric == 'auroc'")
+    shapes = auroc[auroc["factor"] == "shape"]
+    assert chosen["score"].iloc[0] == shapes["selected"].max()
+
+
+def test_a_shared_latent_is_skipped() -> None:
+    table = made.truth_factors(("0",)).assign(latent=5)
+    assert len(choose_by_factor(table, **TOPK, count=6)) == 1
+    assert choose_by_factor(table.assign(sign=-1), **TOPK).empty
+
+
+def test_choice_by_labels_leaves_out_dead_dense_and_frequent_latents() -> None:
+    table = made.latents(300)
+    chosen = choose_by_labels(table, **TOPK, dataset="flora", count=5)
+    rows = table.query("backbone == 'clip-tiny' and block == 4 and dictionary == 'topk' and dataset == 'flora'")
+    rows = rows.set_index("latent").loc[chosen["latent"]]
+    assert not rows["dead"].any() and not rows["dense"].any() and (rows["frequency_image"] <= 0.5).all()
+    assert (rows["label_entropy"].round(2).diff().dropna() >= 0).all()
+    without = choose_by_labels(table, **TOPK, dataset="scenes", count=3)
+    assert list(without["title"]) == ["no labels"] * 3
+
+
+def test_overlay_keeps_silent_patches_grey_and_tints_the_strongest() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (30, 30, 3)).astype(np.uint8)
+    share = np.zeros((7, 7))
+    share[0, 6] = 1.0
+    tinted = overlay(picture, share)
+    rows, columns = np.arange(30) * 7 // 30, np.arange(30) * 7 // 30
+    inside = np.ix_(rows == 0, columns == 6)
+    grey = tinted.max(axis=-1).astype(int) - tinted.min(axis=-1) == 0
+    assert not grey[inside].any()
+    outside = np.ones((30, 30), dtype=bool)
+    outside[inside] = False
+    assert grey[outside].all()
+
+
+def test_latents_without_images_or_scores_are_drawn(tmp_path: Path) -> None:
+    sheet = made.exemplars(1, 2)
+    arrays = {name: getattr(sheet, name) for name in ARRAYS}
+    arrays |= {"image": np.full((1, 2), -1), "maps": np.zeros_like(sheet.maps), "score": np.array([np.nan])}
+    draw_exemplars(ExemplarSheet(**arrays), tmp_path / "x", dpi=50)
+    assert set(pd.read_csv(tmp_path / "x.csv")["patch"]) == {-1}
+    none = ExemplarSheet(**{name: getattr(sheet, name)[:0] for name in ARRAYS})
+    draw_exemplars(none, tmp_path / "y", dpi=50)
+    assert (tmp_path / "y.png").is_file()
