@@ -1,7 +1,6 @@
 """Hybrids on a small CLIP with random weights: undivided models keep their bits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +10,7 @@ from open_clip import CLIP
 from PIL import Image
 from torch.nn import functional as F
 
+from conceptbench.adaptation.prompts.hooks import image_prompts
 from conceptbench.backbones.backbone import Backbone
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.decomposition import decompose
@@ -22,32 +22,13 @@ HALVES = {"base": [0, 1], "novel": [2, 3]}
 
 
 class StandIn:
-    """An adapter: shallow prompts, dropped before the final norm, and its own class vectors."""
+    """An adapter: image prompts (one tensor a depth, none for a plain image side) and its own class vectors."""
 
-    def __init__(self, texts: torch.Tensor, prompts: torch.Tensor | None = None) -> None:
+    def __init__(self, texts: torch.Tensor, prompts: list[torch.Tensor] | None = None) -> None:
         self.texts, self.prompts = F.normalize(texts, dim=-1), prompts
 
     def image_context(self, backbone: Backbone):
-        return nullcontext() if self.prompts is None else self._installed(backbone)
-
-    @contextmanager
-    def _installed(self, backbone: Backbone) -> Iterator[None]:
-        def append(_module, inputs):
-            tokens = inputs[0]
-            return (torch.cat([tokens, self.prompts.expand(len(tokens), -1, -1)], dim=1),)
-
-        def drop(_module, inputs):
-            return (inputs[0][:, : backbone.n_tokens],)
-
-        hooks = [
-            backbone.pre_norm.register_forward_pre_hook(append),
-            backbone.post_norm.register_forward_pre_hook(drop),
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return nullcontext() if self.prompts is None else image_prompts(backbone, self.prompts)
 
     def classify(self, backbone: Backbone, features: torch.Tensor, class_names: list[str]) -> torch.Tensor:
         rows = [CLASSES.index(name) for name in class_names]
@@ -75,11 +56,11 @@ def backbone() -> Backbone:
     )
 
 
-@pytest.fixture
-def models() -> tuple[StandIn, StandIn, StandIn]:
+@pytest.fixture(params=[1, 2])
+def models(request: pytest.FixtureRequest) -> tuple[StandIn, StandIn, StandIn]:
     generator = torch.Generator().manual_seed(1)
     texts, other = torch.randn(4, 24, generator=generator), torch.randn(4, 24, generator=generator)
-    prompts = torch.randn(N_PROMPTS, 32, generator=generator)
+    prompts = [torch.randn(N_PROMPTS, 32, generator=generator) for _ in range(request.param)]
     return StandIn(texts), StandIn(other), StandIn(other, prompts)
 
 

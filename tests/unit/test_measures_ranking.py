@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from conceptbench.measures.ranking import best_threshold, column, curve, mann_whitney_ranks, rank_all, replicate
 from conceptbench.measures.resampling import image_weights, interval, nested_means, seed_weights, two_sided_p
-from conceptbench.measures.sparse import from_dense, image_scores, is_signed, patch_scores, select_images
+from conceptbench.measures.sparse import from_dense, image_scores, is_signed, patch_scores
 
 
 def sparse_scores(rng: np.random.Generator, n: int, width: int, *, signed: bool) -> np.ndarray:
@@ -148,15 +148,6 @@ def test_image_scores_are_reductions_of_the_dense_codes(prefix: int, signed: boo
     np.testing.assert_allclose(both, np.concatenate([patches.max(axis=1), (-patches).max(axis=1)], axis=1), atol=1e-6)
     np.testing.assert_allclose(patch_scores(codes, prefix_tokens=prefix).toarray(), patches.reshape(-1, 7))
     assert is_signed(codes) == signed
-
-
-def test_selected_images_keep_their_codes() -> None:
-    dense = sparse_scores(np.random.default_rng(9), 8 * 3, 5, signed=False).reshape(8, 3, 5)
-    picked = select_images(from_dense(dense), np.array([5, 0, 5, 7]))
-    expected = from_dense(dense[[5, 0, 5, 7]])
-    np.testing.assert_array_equal(picked.indptr, expected.indptr)
-    np.testing.assert_array_equal(picked.indices, expected.indices)
-    np.testing.assert_array_equal(picked.values, expected.values)
 
 
 def test_weights_draw_within_strata() -> None:

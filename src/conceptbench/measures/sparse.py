@@ -38,7 +38,7 @@ class SparseCodes(Protocol):
 
 @dataclass(frozen=True)
 class ArrayCodes:
-    """Codes held as plain NumPy arrays; used for subsets of images and for synthetic truth."""
+    """Codes held as plain NumPy arrays, also signed ones; for codes that no dictionary of this package wrote."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -51,18 +51,6 @@ def from_dense(dense: NDArray[np.floating[Any]]) -> ArrayCodes:
     images, tokens, width = dense.shape
     rows = sparse.csr_array(np.asarray(dense, dtype=np.float32).reshape(images * tokens, width))
     return ArrayCodes(rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data, (images, tokens, width))
-
-
-def select_images(codes: SparseCodes, images: NDArray[np.integer[Any]]) -> ArrayCodes:
-    """Codes of some images, given by position, in that order (repeats allowed)."""
-    indptr, indices, values = _arrays(codes)
-    _, tokens, width = codes.shape
-    first, last = indptr[np.asarray(images) * tokens], indptr[(np.asarray(images) + 1) * tokens]
-    lengths = np.diff(indptr).reshape(-1, tokens)[images].ravel()
-    new_indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    sizes = last - first
-    take = np.arange(int(sizes.sum())) + np.repeat(first - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
-    return ArrayCodes(new_indptr, indices[take], values[take], (len(images), tokens, width))
 
 
 def is_signed(codes: SparseCodes) -> bool:
