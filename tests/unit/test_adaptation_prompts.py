@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import torch
 from adaptation_tools import CLASSES, clip_backbone, pixels, siglip_backbone
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from conceptbench.adaptation.maple import MapleLearner, class_tokens, maple_loss, new_learner
 from conceptbench.adaptation.prompts.hooks import image_prompts, prompted, text_offset, text_prompts
@@ -236,6 +236,18 @@ def test_gradients_reach_every_tensor_and_nothing_else(clip):  # T5
     assert len(list(learner.parameters())) == 9
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learner.parameters())
     assert all(p.grad is None for p in clip.model.parameters())
+
+
+def test_gradients_equal_those_of_an_explicit_forward(clip):  # T5
+    tokens, x, targets = class_tokens(SPEC, clip, CLASSES), pixels(clip, 3), torch.tensor([0, 1, 2])
+    tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
+    hooked, explicit = new_learner(SPEC, clip, seed=0), new_learner(SPEC, clip, seed=0)
+    maple_loss(hooked, clip, tokens, x, targets).backward()
+    texts = normalize(explicit_clip_text(clip.model, tokens, explicit.text_prompts()), dim=-1)
+    features = normalize(explicit_clip_image(clip.model, x, explicit.image_prompts()), dim=-1)
+    cross_entropy(clip.logit_scale * features @ texts.T, targets).backward()
+    for one, other in zip(hooked.parameters(), explicit.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_27_tensors_receive_gradients_at_depth_9():  # T5

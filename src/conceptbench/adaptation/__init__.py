@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conceptbench.adaptation.adapter import Adapter, predict
-    from conceptbench.adaptation.evaluation import accuracy_table, aggregate_seeds, evaluate, harmonic_mean
+    from conceptbench.adaptation.evaluation import evaluate
     from conceptbench.adaptation.protocol import adapt
     from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, MethodSpec, ZeroShotSpec, method_spec
     from conceptbench.adaptation.storage import load_adapter, save_adapter
@@ -21,11 +21,8 @@ _HOME = {
     "MapleSpec": "specs",
     "MethodSpec": "specs",
     "ZeroShotSpec": "specs",
-    "accuracy_table": "evaluation",
     "adapt": "protocol",
-    "aggregate_seeds": "evaluation",
     "evaluate": "evaluation",
-    "harmonic_mean": "evaluation",
     "load_adapter": "storage",
     "method_spec": "specs",
     "predict": "adapter",
@@ -38,11 +35,8 @@ __all__ = [
     "MapleSpec",
     "MethodSpec",
     "ZeroShotSpec",
-    "accuracy_table",
     "adapt",
-    "aggregate_seeds",
     "evaluate",
-    "harmonic_mean",
     "load_adapter",
     "method_spec",
     "predict",

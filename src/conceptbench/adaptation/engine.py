@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from conceptbench.adaptation.schedule import learning_rate
@@ -49,7 +48,6 @@ def train(
     steps = steps_per_epoch(len(task.train_rows), recipe.batch_size)
     with (
         seeded(torch_seed(task.seed, "adaptation", name, "augmentation")),
-        fast_attention(backbone.device),
         tqdm(total=recipe.epochs * steps, desc=f"{name} on {task.dataset.name}", disable=not progress) as bar,
     ):
         for epoch in range(1, recipe.epochs + 1):
@@ -87,7 +85,7 @@ def epoch_batches(n_images: int, batch_size: int, generator: torch.Generator) ->
 def augmented_batch(backbone: Backbone, task: Task, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Pixels of some training images under the random crop and flip of the recipe, and their targets."""
     augment = few_shot_augmentation(backbone.image_size)
-    crops = [augment(task.dataset.pil(int(task.train_rows[i])).convert("RGB")) for i in positions]
+    crops = [augment(task.train_image(i)) for i in positions]
     targets = torch.from_numpy(task.train_targets[list(positions)])
     return backbone.preprocess(np.stack([np.asarray(crop) for crop in crops])).to(backbone.device), targets.to(
         backbone.device
@@ -110,13 +108,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-def fast_attention(device: torch.device | str) -> AbstractContextManager[None]:
-    """On a CPU the fused attention's backward is slow at few tokens; the plain products are about twice as fast."""
-    if torch.device(device).type == "cpu":
-        return sdpa_kernel(SDPBackend.MATH)
-    return nullcontext()
 
 
 def _step(optimizer: torch.optim.Optimizer, step_loss: StepLoss, pixels: Tensor, targets: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ PREDICTION_COLUMNS = (
 def dataset_features(
     backbone: Backbone,
     dataset: Dataset,
-    rows: Sequence[int] | NDArray[np.int64],
+    rows: NDArray[np.int64],
     *,
     batch_size: int = 100,
     progress: bool = True,
@@ -49,9 +48,7 @@ def dataset_features(
         return torch.empty(0, backbone.embed_dim, device=backbone.device)
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     bar = tqdm(batches, desc=f"image features of {dataset.name}", unit="batch", disable=not progress)
-    return torch.cat(
-        [backbone.encode_image(backbone.preprocess([dataset.pil(int(row)) for row in batch])) for batch in bar]
-    )
+    return torch.cat([backbone.encode_image(_pixels(backbone, dataset, batch)) for batch in bar])
 
 
 def evaluate(
@@ -66,7 +63,7 @@ def evaluate(
     """Predictions for every labelled image of `split`, with the columns of `PREDICTION_COLUMNS`.
 
     `log_likelihood` is that of the true class among the candidates of the image's half. A half that the method cannot
-    score has no rows; `accuracy_table` says so.
+    score has no rows (`Adapter.missing_note` says why).
 
     Raises ConceptBenchError when a half that can be scored has no images in the split.
     """
@@ -93,59 +90,11 @@ def evaluate(
     return frame[list(PREDICTION_COLUMNS)]
 
 
-def accuracy_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy (correct over all, micro) per setting, method, seed and half, with `n` images and a `note`.
-
-    In the setting "base-to-novel" a method without rows for the novel half gets a row that says why, and each seed gets
-    the harmonic mean of its halves.
-    """
-    records: list[dict[str, Any]] = []
-    for (setting, method, seed), group in predictions.groupby(["setting", "method", "seed"], sort=False):
-        identity: dict[str, Any] = {"setting": setting, "method": method, "seed": seed}
-        scores = {half: part["correct"].mean() for half, part in group.groupby("half", sort=False)}
-        counts = group["half"].value_counts()
-        for half in ("base", "novel") if setting == "base-to-novel" else ("all",):
-            note = "" if half in scores else "the method has no outputs for classes it was not trained on"
-            records.append(
-                identity
-                | {"half": half, "accuracy": scores.get(half, np.nan), "n": int(counts.get(half, 0)), "note": note}
-            )
-        if setting == "base-to-novel":
-            both = {"base", "novel"} <= set(scores)
-            mean = harmonic_mean(scores["base"], scores["novel"]) if both else np.nan
-            note = "" if both else "needs the accuracy of both halves"
-            records.append(identity | {"half": "harmonic_mean", "accuracy": mean, "n": len(group), "note": note})
-    return pd.DataFrame(records)
-
-
-def aggregate_seeds(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Mean and population standard deviation over the seeds of an `accuracy_table`.
-
-    The harmonic mean is that of the seed-averaged accuracies, as the papers report it; it has no deviation.
-    """
-    records: list[dict[str, Any]] = []
-    for (setting, method), group in accuracies.groupby(["setting", "method"], sort=False):
-        by_half = {half: part["accuracy"].to_numpy() for half, part in group.groupby("half", sort=False)}
-        for half, values in by_half.items():
-            mean, deviation = float(values.mean()), float(values.std(ddof=0))
-            if half == "harmonic_mean":
-                mean, deviation = harmonic_mean(by_half["base"].mean(), by_half["novel"].mean()), np.nan
-            records.append(
-                {
-                    "setting": setting,
-                    "method": method,
-                    "half": half,
-                    "mean": mean,
-                    "std": deviation,
-                    "seeds": len(values),
-                }
-            )
-    return pd.DataFrame(records)
-
-
-def harmonic_mean(base: float, novel: float) -> float:
-    """2 base novel / (base + novel); 0 when both are 0."""
-    return 2 * base * novel / (base + novel) if base + novel != 0 else 0.0
+def _pixels(backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
+    """Preprocessed pixels; rendered images, which have no files, come as one array."""
+    if (dataset.manifest["path"].iloc[rows] == "").all():
+        return backbone.preprocess(dataset.images(rows))
+    return backbone.preprocess([dataset.pil(int(row)) for row in rows])
 
 
 def _score(logits: Tensor, labels: NDArray[np.int64], candidates: list[int]) -> dict[str, NDArray[Any]]:

@@ -41,7 +41,7 @@ def adapt(
     card = _card(spec, backbone, task)
     match spec:
         case ZeroShotSpec():
-            return fit_zero_shot(spec, backbone, task, card)
+            return fit_zero_shot(spec, backbone, card)
         case LinearProbeSpec():
             return fit_linear_probe(spec, backbone, task, card, progress)
         case MapleSpec():

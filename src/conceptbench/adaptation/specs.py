@@ -13,7 +13,7 @@ Setting = Literal["base-to-novel", "all-classes"]
 """Train on the base half and test on each half with its own candidates, or train and test on all classes."""
 
 DEFAULT_TEMPLATE = "a photo of a {}."
-"""Prompt of a class when neither the method nor the data set has its own."""
+"""Prompt of a class when none is given."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ZeroShotSpec:
     name: str = "zero-shot"
     method: Literal["zero-shot"] = "zero-shot"
     template: str | None = None
-    """Prompt with one `{}` for the class name; None takes the data set's template."""
+    """Prompt with `{}` for the class name, usually the one of the data set; None takes `DEFAULT_TEMPLATE`."""
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the class name."""

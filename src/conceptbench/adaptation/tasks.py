@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from conceptbench.adaptation.specs import DEFAULT_TEMPLATE, Setting
+from conceptbench.adaptation.specs import Setting
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -33,8 +35,18 @@ class Task:
     """Positions in `class_names`, not labels of the data set."""
     val_rows: Rows
     val_targets: Rows
-    template: str
-    """The data set's prompt for a class."""
+
+    def train_image(self, position: int) -> Image.Image:
+        """One training image in RGB; files are read anew each time, rendered images are drawn once."""
+        if self._drawn is not None:
+            return Image.fromarray(self._drawn[position])
+        return self.dataset.pil(int(self.train_rows[position]))
+
+    @cached_property
+    def _drawn(self) -> NDArray[np.uint8] | None:
+        """The training images of a rendered data set, which has no files."""
+        rendered = (self.dataset.manifest["path"].iloc[self.train_rows] == "").all()
+        return self.dataset.images(self.train_rows) if rendered else None
 
 
 def candidate_labels(class_names: Sequence[str], setting: str) -> dict[str, list[int]]:
@@ -55,16 +67,11 @@ def candidate_labels(class_names: Sequence[str], setting: str) -> dict[str, list
 def few_shot_task(dataset: Dataset, shots: int, seed: int, setting: Setting) -> Task:
     """The few-shot images of the trained classes, drawn over all classes and then restricted, as CoOp does.
 
-    Raises ConceptBenchError when a class has fewer training images than `shots`, unless the data set's card says
-    `fewer_shots_allowed`; then such a class gives all its images.
+    Raises ConceptBenchError when a class has fewer training images than `shots`, or the setting is unknown.
     """
     from conceptbench.data import few_shot
 
     trained = next(iter(candidate_labels(dataset.classes, setting).values()))
-    if shots < 1:
-        raise ConceptBenchError(f"shots must be at least 1, not {shots}; correct the configuration.")
-    if not dataset.card.get("fewer_shots_allowed", False):
-        _require_shots(dataset, shots)
     drawn = few_shot(dataset.manifest, shots, seed)
     train_rows, train_targets = _restrict(dataset, drawn["train"], trained)
     val_rows, val_targets = _restrict(dataset, drawn["val"], trained)
@@ -78,20 +85,7 @@ def few_shot_task(dataset: Dataset, shots: int, seed: int, setting: Setting) -> 
         train_targets=train_targets,
         val_rows=val_rows,
         val_targets=val_targets,
-        template=str(dataset.card.get("template") or DEFAULT_TEMPLATE),
     )
-
-
-def _require_shots(dataset: Dataset, shots: int) -> None:
-    """Raise ConceptBenchError for the first class with fewer training images than `shots`."""
-    labels = np.asarray(dataset.labels(dataset.rows("train")))
-    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.classes))
-    for name, count in zip(dataset.classes, counts, strict=False):
-        if count < shots:
-            raise ConceptBenchError(
-                f"data set {dataset.name!r}: class {name!r} has {count} training images, fewer than the {shots} shots "
-                "asked for; lower adaptations.shots or give the class more images."
-            )
 
 
 def _restrict(dataset: Dataset, rows: Sequence[int], labels: list[int]) -> tuple[Rows, Rows]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from conceptbench.adaptation.adapter import Adapter
 from conceptbench.adaptation.prompts.hooks import text_tower
 from conceptbench.adaptation.prompts.text import encode_tokens, plain_name
-from conceptbench.adaptation.specs import ZeroShotSpec
+from conceptbench.adaptation.specs import DEFAULT_TEMPLATE, ZeroShotSpec
 from conceptbench.adaptation.storage import require_tensors
-from conceptbench.adaptation.tasks import Task
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
@@ -22,21 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ZeroShotAdapter(Adapter):
-    """Nothing learned; the prompt is the template in the card."""
+    """Nothing learned."""
+
+    spec: ZeroShotSpec
 
     def tensors(self) -> dict[str, Tensor]:
         """No tensors."""
         return {}
 
     def _encode_classes(self, backbone: Backbone, class_names: Sequence[str]) -> Float[Tensor, "class embed"]:
-        prompts = [self.card["template"].format(plain_name(name)) for name in class_names]
+        template = self.spec.template or DEFAULT_TEMPLATE
+        prompts = [template.replace("{}", plain_name(name)) for name in class_names]
         return encode_tokens(backbone, backbone.tokenize(prompts).to(backbone.device))
 
 
-def fit_zero_shot(spec: ZeroShotSpec, backbone: Backbone, task: Task, card: dict[str, Any]) -> ZeroShotAdapter:
-    """Settle the template: the method's own, else the data set's."""
+def fit_zero_shot(spec: ZeroShotSpec, backbone: Backbone, card: dict[str, Any]) -> ZeroShotAdapter:
+    """Nothing to fit; the backbone must have a text tower."""
     text_tower(backbone)
-    return ZeroShotAdapter(spec, card | {"template": spec.template or task.template})
+    return ZeroShotAdapter(spec, card)
 
 
 def restore_zero_shot(
