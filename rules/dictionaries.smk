@@ -11,6 +11,7 @@ rule learn_dictionaries:
         manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
     params:
         data_root=CONFIG.data_root,
+        device=CONFIG.device,
     log:
         f"{R}/logs/learn_dictionaries/{{backbone}}.log",
     benchmark:

@@ -1,4 +1,4 @@
-# Figures: tables in, pictures and the plotted values out; and the record of where the time went.
+# Figures: tables in, pictures and the plotted values out.
 
 FIGURES = [
     f"{R}/figures/{name}.png"

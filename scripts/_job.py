@@ -19,8 +19,8 @@ from conceptbench.tables import read_json, write_json
 def job(snakemake: Any) -> Iterator[dict[str, Any]]:
     """Run the body of a script; yields the rule's parameters (its stamp).
 
-    Everything printed goes to the rule's log. The seconds of the body and of the whole process are written beside the
-    benchmark, so that start-up can be told from work. A ConceptBenchError ends the job with its one sentence.
+    Everything printed goes to the rule's log. The seconds of the body and of the process before it are written beside
+    the log, so that work can be told from start-up. A ConceptBenchError ends the job with its one sentence.
     """
     log = Path(str(snakemake.log))
     console = os.dup(2)
@@ -39,9 +39,8 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
             traceback.print_exc()
             raise
         now = time.time()
-        timing = {"rule": snakemake.rule, "work_seconds": now - started, "start_up_seconds": started - began}
-        if snakemake.benchmark:
-            write_json(timing, Path(str(snakemake.benchmark)).with_suffix(".work.json"))
+        timing = {"work_seconds": now - started, "start_up_seconds": started - began, "ended": now}
+        write_json({"rule": snakemake.rule, **timing}, log.with_suffix(".timing.json"))
         print(f"work {now - started:.1f} s after {started - began:.1f} s of start-up", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -153,7 +153,7 @@ def _pixels(
     starts = range(0, len(rows), batch_size)
     for start in tqdm(starts, desc=f"hybrids on {dataset.name}", unit="batch", disable=not progress):
         batch = rows[start : start + batch_size]
-        yield backbone.preprocess([dataset.pil(int(row)) for row in batch]).to(backbone.device)
+        yield backbone.preprocess(dataset.pictures(batch)).to(backbone.device)
 
 
 def _score(
