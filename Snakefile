@@ -16,6 +16,7 @@ include: "rules/dictionaries.smk"
 include: "rules/adaptation.smk"
 include: "rules/measures.smk"
 include: "rules/figures.smk"
+include: "rules/runtime.smk"
 
 
 report: "report/workflow.rst"
@@ -33,3 +34,4 @@ rule all:
     input:
         f"{R}/metrics.json",
         FIGURES,
+        f"{R}/figures/runtime.png",

@@ -158,6 +158,10 @@ def _collect_metrics(config: Config) -> Spec:
     return {"backbone": config.adaptations.backbone, "block": config.measures.block}
 
 
+def _measure_runtime(config: Config) -> Spec:
+    return {"experiment": config.experiment}
+
+
 STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "prepare_dataset": _prepare_dataset,
     "train_backbone": _backbone,
@@ -178,6 +182,7 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "draw": _draw,
     "draw_exemplars": _draw_exemplars,
     "collect_metrics": _collect_metrics,
+    "measure_runtime": _measure_runtime,
 }
 """Every stage with parameters of its own; all other `draw_*` stages share those of `draw`."""
 

@@ -1,0 +1,42 @@
+# Runtime: where the time of the run went, from the records that the jobs leave beside their logs; comes last.
+
+
+rule measure_runtime:
+    input:
+        metrics=f"{R}/metrics.json",
+        figures=FIGURES,
+        stamp=stamp("measure_runtime"),
+        code=code("measures/runtime"),
+    output:
+        **tables("runtime", "runtime_summary"),
+    log:
+        f"{R}/logs/measure_runtime.log",
+    benchmark:
+        f"{R}/benchmarks/measure_runtime.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        logs=f"{R}/logs",
+    script:
+        "../scripts/measure_runtime.py"
+
+
+rule draw_runtime:
+    input:
+        runtime=f"{R}/tables/runtime.parquet",
+        stamp=stamp("draw_runtime"),
+        code=code("figures/runtime", "figures/style"),
+    output:
+        **figure("runtime", "Workflow"),
+    log:
+        f"{R}/logs/draw_runtime.log",
+    benchmark:
+        f"{R}/benchmarks/draw_runtime.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    script:
+        "../scripts/draw.py"
