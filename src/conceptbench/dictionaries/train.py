@@ -136,7 +136,7 @@ def learn_many(
             finite (dictionary and step are named).
     """
     _check_request(specs, held_out, d, tokens_per_epoch)
-    first = batches(0)
+    first = iter(batches(0))
     head, sample = _take_sample(first, d)
     jobs = [(spec, seed) for spec in specs for seed in seeds]
     target = torch.device(device)
