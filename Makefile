@@ -13,7 +13,8 @@ EXPERIMENT ?= testbed
 # Further options of every Snakemake call, for example SNAKEMAKE_OPTIONS="--configfile examples/smoke.yaml".
 SNAKEMAKE_OPTIONS ?=
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
-# Worker processes of the tests; numerical libraries inside them use one thread each.
+# Worker processes of the tests; numerical libraries inside them use one thread each. The tests of the workflow share one
+# run of a small experiment, hence one worker: --dist loadgroup.
 TEST_WORKERS ?= 2
 
 .PHONY: help
@@ -61,6 +62,43 @@ run: environment ## Compute the default experiment: tables, figures, metrics and
 	$(SNAKEMAKE) --quiet --report results/$(EXPERIMENT)/report.zip
 	@echo "Report: results/$(EXPERIMENT)/report.zip"
 
+# The committed numbers are those of the default experiment, within the tolerances of reference/tolerances.yaml.
+FINISHED := $(SNAKEMAKE) --dry-run 2>&1 | grep 'Nothing to be done' >/dev/null
+
+.PHONY: verify
+verify: environment ## Compute what is missing and compare the metrics with the committed reference
+	$(SNAKEMAKE) --quiet all -- results/$(EXPERIMENT)/metrics.json
+	$(BIN)/python -m conceptbench.compare reference/metrics.json results/$(EXPERIMENT)/metrics.json \
+	    --tolerances reference/tolerances.yaml
+
+.PHONY: reference
+reference: environment ## Make the metrics of a finished run the committed reference
+	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
+	cp results/$(EXPERIMENT)/metrics.json reference/metrics.json
+
+.PHONY: record
+record: environment ## Record a finished run with DVC and push it to the default remote
+	@test -z "$$(git status --porcelain)" || \
+	    { echo "The checkout has changes; commit them first, so that the record belongs to a revision." >&2; exit 1; }
+	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
+	$(BIN)/dvc commit --quiet --force benchmark
+	$(BIN)/dvc push
+	@echo "Recorded; keep it with: git add dvc.lock && git commit"
+
+# Restored files are all new. Snakemake takes them as they are (--touch), except where the configuration is not the one
+# they were recorded with: those parameter stamps are made newer again, so that the rules that read them run.
+.PHONY: restore
+restore: environment ## Bring back the recorded run, and say what today's configuration would compute anew
+	$(BIN)/dvc pull
+	@$(BIN)/dvc status benchmark
+	@rm -rf .snakemake/recorded-stamps && mkdir -p .snakemake
+	@cp -R results/$(EXPERIMENT)/stamps .snakemake/recorded-stamps
+	$(SNAKEMAKE) --quiet all --touch
+	@for stamp in results/$(EXPERIMENT)/stamps/*.json; do \
+	    cmp -s "$$stamp" ".snakemake/recorded-stamps/$${stamp##*/}" || touch "$$stamp"; \
+	done
+	@$(SNAKEMAKE) --dry-run --quiet rules
+
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 SNAKEFILES := $(wildcard Snakefile rules/*.smk)
@@ -75,7 +113,7 @@ lint: environment ## Check style, types and the floors of the package
 
 .PHONY: test
 test: lint ## Check style and types, then run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup
 
 .PHONY: clean
 clean: ## Remove caches (never results)

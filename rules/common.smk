@@ -48,7 +48,7 @@ def stamp(stage, **names):
     text = json.dumps(stage_spec(CONFIG, stage, **names), indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(f"{path.name}.partial")
         partial.write_text(text)
         partial.replace(path)
     return str(path)
@@ -85,3 +85,14 @@ def codes_of(dataset):
 def per_task(template, methods):
     """A path for each task and method."""
     return [template.format(task=task, method=method) for task in TASKS for method in methods]
+
+
+def figure(name, category, subcategory=""):
+    """The files of a figure; the picture goes into the report."""
+    picture = report(
+        f"{R}/figures/{name}.png",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"figure": name.replace("_", " ")},
+    )
+    return {"png": picture, "csv": f"{R}/figures/{name}.csv"}

@@ -12,17 +12,6 @@ FIGURES = [
 ]
 
 
-def figure(name, category, subcategory=""):
-    """The files of a figure; the picture goes into the report."""
-    picture = report(
-        f"{R}/figures/{name}.png",
-        caption=f"../report/{name}.rst",
-        category=category,
-        labels={"figure": name.replace("_", " ")},
-    )
-    return {"png": picture, "csv": f"{R}/figures/{name}.csv"}
-
-
 rule draw_latent_statistics:
     input:
         latents=f"{R}/tables/latents.parquet",

@@ -1,4 +1,4 @@
-"""Encode the stored tokens of a data set with every dictionary of a backbone (all splits but train, which none measures)."""
+"""Encode the stored tokens of a data set with every dictionary of a backbone, all splits but train."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ IMAGES = 512
 with job(snakemake) as spec:
     root = snakemake.params.data_root
     dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
-    store = ActivationStore.open(Path(snakemake.input.activations).parent, {"dataset_digest": dataset.digest})
+    expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
+    store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     rows = [row for split in spec["splits"] if split in dataset.card["splits"] for row in dataset.rows(split)]
     learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}
     for block in spec["blocks"]:

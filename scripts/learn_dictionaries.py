@@ -15,7 +15,8 @@ BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 with job(snakemake) as spec:
     root = snakemake.params.data_root
     dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
-    store = ActivationStore.open(Path(snakemake.input.activations).parent, {"dataset_digest": dataset.digest})
+    expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
+    store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     methods = [specify(name=name, **options) for name, options in spec["methods"].items()]
     rows, held_out = dataset.rows("train")[: spec["images"]], dataset.rows("val")[:HELD_OUT_IMAGES]
     out, files = Path(snakemake.output.manifest).parent, {}
@@ -38,4 +39,5 @@ with job(snakemake) as spec:
             folder = out / f"block{block}" / name / f"seed{seed}"
             dictionary.save(folder)
             files[f"{block}.{name}.{seed}"] = folder / "card.json"
-    write_manifest(snakemake.output.manifest, outputs=files, inputs={"store": Path(snakemake.input.activations)}, spec=spec)
+    inputs = {"store": Path(snakemake.input.activations)}
+    write_manifest(snakemake.output.manifest, outputs=files, inputs=inputs, spec=spec)
