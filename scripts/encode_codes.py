@@ -19,8 +19,8 @@ with job(snakemake) as spec:
     rows = [row for split in spec["splits"] if split in dataset.card["splits"] for row in dataset.rows(split)]
     learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}
     for block in spec["blocks"]:
-        for name in spec["dictionaries"]:
-            for seed in spec["seeds"]:
+        for name, seeds in spec["seeds_of"].items():
+            for seed in seeds:
                 place = Path(f"block{block}") / name / f"seed{seed}"
                 dictionary = load_dictionary(learnt / place)
                 parts = [dictionary.encode(tokens) for _, tokens in store.iterate(block, rows, IMAGES)]

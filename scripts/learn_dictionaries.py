@@ -28,7 +28,7 @@ with job(snakemake) as spec:
             methods,
             batches,
             d=store.shape[2],
-            seeds=spec["seeds"],
+            seeds=spec["seeds_of"],
             held_out=store.read(block, held_out).reshape(-1, store.shape[2]),
             tokens_per_epoch=len(rows) * store.shape[1],
             experiment_seed=spec["seed"],

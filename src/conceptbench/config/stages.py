@@ -14,6 +14,9 @@ from conceptbench.errors import ConceptBenchError
 
 Spec = dict[str, Any]
 
+DETERMINISTIC = ("raw", "pca")
+"""Dictionary methods in which nothing is random: one seed stands for all."""
+
 MEASURED_SPLITS = ("val", "test", "pairs")
 """Splits whose tokens are encoded: A, B and the counterfactual pairs; nothing is measured on training images."""
 
@@ -36,7 +39,13 @@ def _record_activations(config: Config, *, backbone: str, dataset: str) -> Spec:
 
 
 def _dictionary_grid(config: Config, backbone: str) -> Spec:
-    return {"backbone": backbone, "blocks": list(config.hooks[backbone]), "seeds": list(config.seeds)}
+    return {"backbone": backbone, "blocks": list(config.hooks[backbone]), "seeds_of": _seeds_of(config)}
+
+
+def _seeds_of(config: Config) -> dict[str, list[int]]:
+    """Return the seeds of every dictionary: a method without randomness is learnt once."""
+    methods = sorted(config.dictionaries.methods.items())
+    return {name: list(config.seeds[:1] if spec.method in DETERMINISTIC else config.seeds) for name, spec in methods}
 
 
 def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
@@ -45,9 +54,7 @@ def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
 
 
 def _encode_codes(config: Config, *, backbone: str, dataset: str) -> Spec:
-    names = sorted(config.dictionaries.methods)
-    grid = _dictionary_grid(config, backbone)
-    return {**grid, "dataset": dataset, "dictionaries": names, "splits": list(MEASURED_SPLITS)}
+    return {**_dictionary_grid(config, backbone), "dataset": dataset, "splits": list(MEASURED_SPLITS)}
 
 
 def _adapt(config: Config, *, task: str, method: str) -> Spec:

@@ -105,7 +105,7 @@ def learn_many(
     batches: Batches,
     *,
     d: int,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Mapping[str, Sequence[int]],
     held_out: Float32[np.ndarray, "token feature"],
     tokens_per_epoch: int | None = None,
     experiment_seed: int = 0,
@@ -120,7 +120,7 @@ def learn_many(
         batches: the training tokens of an epoch. Each dictionary regroups them into batches of its own size; what is
             left at the end of an epoch starts the next, and is dropped at the end of the last.
         d: features per token.
-        seeds: repetitions. The random stream of a dictionary depends on (experiment_seed, its name, its seed) only.
+        seeds: repetitions, the same for all or by name. The random stream of a dictionary depends on (experiment_seed, its name, its seed) only.
         held_out: tokens for the metrics in the card; never trained on by the caller.
         tokens_per_epoch: needed by learning-rate decay, and shown by the progress bar.
         experiment_seed: base of the random streams.
@@ -138,7 +138,7 @@ def learn_many(
     _check_request(specs, held_out, d, tokens_per_epoch)
     first = iter(batches(0))
     head, sample = _take_sample(first, d)
-    jobs = [(spec, seed) for spec in specs for seed in seeds]
+    jobs = [(s, seed) for s in specs for seed in (seeds[s.name] if isinstance(seeds, Mapping) else seeds)]
     target = torch.device(device)
     shared = _Shared(sample, target, tokens_per_epoch, experiment_seed)
     trainers = [_start(spec, seed, shared) for spec, seed in jobs]

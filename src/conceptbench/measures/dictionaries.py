@@ -27,7 +27,7 @@ def measure_dictionaries(folders: Mapping[str, Path]) -> pd.DataFrame:
         spec = read_json(folder / "manifest.json")["spec"]
         for block in spec["blocks"]:
             for name, options in spec["methods"].items():
-                for seed in spec["seeds"]:
+                for seed in spec["seeds_of"][name]:
                     card = read_json(folder / f"block{block}" / name / f"seed{seed}" / "card.json")
                     ids = {"backbone": backbone, "block": block, "dictionary": name, "seed": str(seed)}
                     rows.append({**ids, "method": options["method"], "width": card["width"], **_metrics(card)})

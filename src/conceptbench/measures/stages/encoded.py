@@ -54,8 +54,8 @@ def read_encoded(
     spec = read_json(folder / "manifest.json")
     rows = np.asarray(spec["rows"], dtype=np.int64)
     for block in spec["spec"]["blocks"]:
-        for name in spec["spec"]["dictionaries"]:
-            for seed in spec["spec"]["seeds"]:
+        for name, seeds in spec["spec"]["seeds_of"].items():
+            for seed in seeds:
                 if (blocks is None or block in blocks) and (names is None or name in names):
                     path = folder / f"block{block}" / name / f"seed{seed}" / "codes.safetensors"
                     yield Encoded(spec["spec"]["backbone"], block, name, str(seed), Codes.load(path), rows)
