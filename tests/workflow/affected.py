@@ -1,0 +1,24 @@
+"""Rules that a change of one part of the experiment affects."""
+
+from typing import Any
+
+LAST = {"measure_runtime", "draw_runtime"}
+"""The breakdown of the time comes after everything else, so after every change."""
+DRAW = {
+    *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
+    *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
+}
+TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds"}
+LATENTS = {"measure_latents", "draw_latent_statistics", "draw_exemplars"}
+ACCURACY = {"measure_accuracy", "draw_accuracy"}
+OVERLAP = {"measure_overlap", "draw_overlap"}
+DECOMPOSITION = {"measure_decomposition", "draw_decomposition"}
+ADAPTED = {"adapt", "record_adapted", "encode_adapted", *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
+LEARNT = {"learn_dictionaries", "measure_dictionaries", "encode_codes", "encode_adapted"}
+LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, "collect_metrics"}
+UNCERTAIN = {"measure_backbones", "draw_zero_shot", *TRUTH, *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    first, _, rest = path.partition(".")
+    return {first: nested(rest, value) if rest else value}

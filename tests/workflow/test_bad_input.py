@@ -1,0 +1,54 @@
+"""Bad input ends in one sentence that names the remedy, a failed exit, and nothing half-written."""
+
+import shutil
+from typing import Any
+
+import pytest
+
+from .workspace import Workspace
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+CONFIGURATIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"measures": {"resample": 100}}, "unknown key 'measures.resample'; did you mean 'resamples'?"),
+    "missing data_root": ({"datasets": {"photos": {"kind": "eurosat"}}}, "'data_root', which is not set; set it"),
+    "more shots than images": ({"adaptations": {"shots": 7}}, "'flora' has 6 training images in a class; lower it"),
+    "layer out of range": ({"hooks": {"clip-tiny": [4, 6]}}, "its blocks are 0 to 5; choose one of these"),
+}
+
+
+def assert_refused(done: Any, sentence: str) -> None:
+    assert done.returncode != 0
+    assert sentence in done.stdout, done.stdout[-3000:]
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_configuration_is_refused_before_anything_runs(empty: Workspace, case: str) -> None:
+    overlay, sentence = CONFIGURATIONS[case]
+    assert_refused(empty.snakemake(overlay=overlay, check=False), sentence)
+    assert not empty.results.exists()
+
+
+def test_folder_of_photographs_that_is_not_there(empty: Workspace) -> None:
+    overlay = {
+        "data_root": "nowhere",
+        "datasets": {"photos": {"kind": "eurosat"}},
+        "adaptations": {"tasks": ["photos"]},
+    }
+    done = empty.snakemake("results/smoke/datasets/photos/card.json", overlay=overlay, check=False)
+    assert_refused(done, "Error in rule prepare_dataset:")
+    assert "nowhere" in done.stdout
+    assert not (empty.results / "datasets" / "photos" / "card.json").exists()
+
+
+def test_store_of_another_backbone(workspace: Workspace) -> None:
+    stores, codes = workspace.results / "activations", workspace.results / "codes" / "random-local"
+    shutil.rmtree(stores / "random-local" / "scenes")
+    shutil.copytree(stores / "clip-tiny" / "scenes", stores / "random-local" / "scenes")
+    shutil.rmtree(codes)
+    target = "results/smoke/codes/random-local/scenes/manifest.json"
+    done = workspace.snakemake(target, "--allowed-rules", "encode_codes", check=False)
+    assert_refused(done, "Error in rule encode_codes:")
+    assert "clip-tiny" in done.stdout
+    assert not list(codes.rglob("*.safetensors"))

@@ -1,0 +1,75 @@
+"""Killed jobs go on where they were, with the same result; jobs run without a GPU."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .workspace import TIMEOUT, Workspace
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+LARGER = {
+    "experiment": "killed",
+    "datasets": {"scenes": {"sizes": {"train": 1024, "val": 512, "test": 512}}},
+    "hooks": {"clip-tiny": None},
+    "adaptations": {"backbone": "random-local", "tasks": []},
+    "measures": {"latents_on": []},
+}
+"""A recording of several shards by the backbone that needs no training."""
+RECORDED = Path("results/killed/activations/random-local/scenes")
+
+
+def shards(workspace: Workspace) -> dict[str, object]:
+    manifest = json.loads((workspace.folder / RECORDED / "manifest.json").read_text())
+    return {"digests": manifest["shards"], "resumed": manifest["resumed_shards"], "spec": manifest["spec_digest"]}
+
+
+def finished_shards(journal: Path) -> int:
+    return len(json.loads(journal.read_text())["shards"]) if journal.exists() else 0
+
+
+def kill_at_first_shard(workspace: Workspace) -> None:
+    """Start the recording and kill all its processes as soon as one shard is complete."""
+    journal = workspace.folder / "results/killed/.work/activations/random-local/scenes/journal.json"
+    command = workspace.command(f"{RECORDED}/manifest.json", overlay=LARGER)
+    with (workspace.folder / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=workspace.folder, env=workspace.environment, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + TIMEOUT
+    while not finished_shards(journal) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (workspace.folder / RECORDED / "manifest.json").exists(), "the recording was over before the kill"
+    assert finished_shards(journal), (workspace.folder / "killed.log").read_text()[-3000:]
+
+
+def test_killed_recording_resumes_to_the_same_store(empty: Workspace) -> None:
+    target = f"{RECORDED}/manifest.json"
+    inputs = ["results/killed/datasets/scenes/card.json", "results/killed/backbones/random-local/card.json"]
+    empty.snakemake(*inputs, overlay=LARGER)
+    kill_at_first_shard(empty)
+    empty.snakemake("--unlock", overlay=LARGER)
+    empty.snakemake(target, overlay=LARGER)
+    resumed = shards(empty)
+    assert resumed["resumed"] >= 1
+    shutil.rmtree(empty.folder / RECORDED)
+    empty.snakemake(target, overlay=LARGER)
+    whole = shards(empty)
+    assert whole["resumed"] == 0
+    assert (resumed["digests"], resumed["spec"]) == (whole["digests"], whole["spec"])
+
+
+@pytest.mark.parametrize("without", [["--resources", "gpu=0"], ["--workflow-profile", "profiles/cpu"]])
+def test_jobs_run_without_a_gpu(workspace: Workspace, without: list[str]) -> None:
+    target = "results/smoke/codes/random-local/scenes/manifest.json"
+    text = workspace.snakemake("--force", target, *without).stdout
+    assert "gpu=0" in text
+    assert "gpu=1" not in text

@@ -1,0 +1,103 @@
+"""Runs are recorded with DVC, restored in another clone, and computed anew where the configuration has changed."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from .affected import DRAW, LAST, LEARNT, OVERLAP, nested
+from .workspace import Workspace, planned_rules
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+OPTIONS = "SNAKEMAKE_OPTIONS=--configfile examples/smoke.yaml"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def make(workspace: Workspace, target: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a make target with the Python of the tests instead of .venv."""
+    tools = Path(shutil.which("snakemake", path=workspace.environment["PATH"]) or "").parent
+    settings = ["--old-file=environment", f"BIN={tools}", "EXPERIMENT=smoke", "CORES=1", OPTIONS]
+    return workspace.run("make", *settings, target, check=check)
+
+
+@pytest.fixture(scope="module")
+def recorded(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A git repository with the record of the smoke run, whose results are in a DVC remote beside it."""
+    folder = tmp_path_factory.mktemp("record")
+    author = finished.copy(folder / "author")
+    stage = (author.folder / "dvc.yaml").read_text().replace("results/testbed/", "results/smoke/")
+    (author.folder / "dvc.yaml").write_text(stage)
+    remote = re.sub(r"url = .*", f"url = {folder / 'remote'}", (author.folder / ".dvc/config").read_text())
+    (author.folder / ".dvc/config").write_text(remote)
+    git(author.folder, "init", "--quiet", "--initial-branch=main")
+    assert "The checkout has changes" in make(author, "record", check=False).stdout
+    git(author.folder, "add", ".")
+    git(author.folder, "commit", "--quiet", "--message", "Smoke run")
+    make(author, "record")
+    git(author.folder, "add", "dvc.lock")
+    git(author.folder, "commit", "--quiet", "--message", "Record")
+    yield author.folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def restored(recorded: Path, tmp_path: Path) -> Iterator[Workspace]:
+    """A fresh clone after `make restore`."""
+    git(tmp_path, "clone", "--quiet", str(recorded), "reader")
+    reader = Workspace(tmp_path / "reader")
+    assert not reader.results.exists()
+    assert "Nothing to be done" in make(reader, "restore").stdout
+    yield reader
+    shutil.rmtree(reader.folder)
+
+
+def test_stage_names_every_folder_of_results(finished: Workspace) -> None:
+    stage = yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"]["benchmark"]
+    listed = {Path(path).name for entry in [*stage["outs"], *stage["metrics"]] for path in entry}
+    made = {path.name for path in finished.results.iterdir()} - {".work", "logs", "benchmarks"}
+    assert listed == made
+    assert all(options["persist"] for entry in [*stage["outs"], *stage["metrics"]] for options in entry.values())
+
+
+def test_record_refuses_an_unfinished_run(recorded: Path, finished: Workspace) -> None:
+    author = Workspace(recorded)
+    figure = author.results / "figures" / "accuracy.png"
+    kept = figure.rename(author.folder.parent / "accuracy.png")
+    done = make(author, "record", check=False)
+    kept.rename(figure)
+    assert done.returncode != 0
+    assert "is not finished" in done.stdout
+
+
+def test_restored_run_has_nothing_to_do(restored: Workspace, finished: Workspace) -> None:
+    assert restored.planned() == {}
+    metrics = "metrics.json"
+    assert (restored.results / metrics).read_bytes() == (finished.results / metrics).read_bytes()
+
+
+def test_changed_parameter_recomputes_what_it_affects(restored: Workspace) -> None:
+    assert set(restored.planned(overlay=nested("figures.dpi", 60))) == DRAW | LAST
+    assert set(restored.planned(overlay=nested("dictionaries.methods.topk.k", 6))) == LEARNT | LAST
+    change = nested("measures.overlap_k", [3])
+    assert set(restored.planned(overlay=change)) == {*OVERLAP, "collect_metrics", *LAST}
+    restored.snakemake(overlay=change)
+    overlap = pd.read_parquet(restored.results / "tables" / "overlap.parquet")
+    assert set(overlap["k"].dropna()) == {3}
+
+
+def test_restore_under_another_configuration_plans_the_difference(recorded: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(recorded), "reader")
+    reader = Workspace(tmp_path / "reader")
+    smoke = reader.folder / "examples" / "smoke.yaml"
+    smoke.write_text(smoke.read_text().replace("overlap_k: [5, 10]", "overlap_k: [3]"))
+    assert set(planned_rules(make(reader, "restore").stdout)) == {*OVERLAP, "collect_metrics", *LAST}

@@ -1,0 +1,83 @@
+"""What a finished run leaves, and that a second one has nothing to do."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from .workspace import Workspace
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+TABLES = {
+    *("accuracy", "accuracy_difference", "backbones", "decomposition", "dictionaries", "exemplars", "hybrids", "kinds"),
+    *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
+    *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
+    *("truth_permutation", "truth_summary"),
+}
+FIGURES = {
+    *("accuracy", "decomposition", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),
+    *("named_kinds", "overlap", "runtime", "zero_shot"),
+}
+METRICS = [
+    r"backbones\.clip-tiny\.zero_shot\.(shape|colour|fill|background)",
+    r"backbones\.clip-tiny\.recall_at_1",
+    r"dictionaries\.(topk|relu-l1|random|raw|pca)\.(fvu|l0|dead_share)",
+    r"truth\.(topk|relu-l1|random|raw|pca)\.recovered_at_0\.90",
+    r"adaptation\.(zero-shot|maple)\.flora\.(base|novel|harmonic_mean)",
+    r"remapping\.maple\.flora\.gain",
+]
+
+
+def test_every_table_is_there_in_both_formats(finished: Workspace) -> None:
+    folder = finished.results / "tables"
+    assert {path.stem for path in folder.glob("*.parquet")} >= TABLES
+    assert {path.stem for path in folder.glob("*.csv")} >= TABLES
+    for path in folder.glob("*.parquet"):
+        assert len(pd.read_parquet(path)), f"{path.name} is empty"
+
+
+def test_every_figure_is_there_with_its_values(finished: Workspace) -> None:
+    folder = finished.results / "figures"
+    for suffix in ("png", "svg", "csv"):
+        assert {path.stem for path in folder.glob(f"*.{suffix}")} == FIGURES, suffix
+
+
+@pytest.mark.parametrize("pattern", METRICS)
+def test_metrics_have_the_agreed_names(finished: Workspace, pattern: str) -> None:
+    metrics = json.loads((finished.results / "metrics.json").read_text())
+    wanted = re.search(r"\((.*)\)", pattern)
+    found = {key for key in metrics if re.fullmatch(pattern, key)}
+    assert len(found) >= (len(wanted[1].split("|")) if wanted else 1), sorted(metrics)
+    assert all(isinstance(metrics[key], float) for key in found)
+
+
+def test_nothing_unfinished_is_left(finished: Workspace) -> None:
+    assert not [path for path in finished.results.rglob("*partial*")]
+    work = finished.results / ".work"
+    assert not work.exists() or not [path for path in work.rglob("*") if path.is_file()]
+
+
+def test_every_job_recorded_its_time(finished: Workspace) -> None:
+    timed = {path.name.removesuffix(".timing.json") for path in (finished.results / "logs").rglob("*.timing.json")}
+    logged = {path.name.removesuffix(".log") for path in (finished.results / "logs").rglob("*.log")}
+    assert timed == logged
+    table = pd.read_parquet(finished.results / "tables" / "runtime.parquet")
+    assert table["jobs"].sum() == len(logged) - 2  # all but measure_runtime and draw_runtime, which come after
+
+
+def test_second_run_has_nothing_to_do(finished: Workspace) -> None:
+    assert finished.planned() == {}
+
+
+def test_every_rule_took_part(finished: Workspace) -> None:
+    listed = finished.snakemake("--list-rules").stdout.split()
+    ran = {
+        path.relative_to(finished.results / "logs").parts[0].split(".")[0] for path in finished.results.rglob("*.log")
+    }
+    rules = {
+        name for name in listed if (finished.folder / "scripts" / f"{name}.py").exists() or name.startswith("draw_")
+    }
+    assert len(rules) >= 25
+    assert rules == ran
