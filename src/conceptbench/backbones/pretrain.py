@@ -113,7 +113,7 @@ def _fit(
     bar = tqdm(range(start, stop), initial=start, total=stop, desc=f"train {recipe.kind}", disable=not progress)
     recent: list[float] = []
     for step in bar:
-        _set_learning_rate(optimiser, recipe, step, total)
+        _set_learning_rate(optimiser, recipe, step)
         loss = _train_step(recipe, trainee, optimiser, training_batch(recipe, step, tokenize), step)
         recent.append(loss)
         if (step + 1) % _LOG_EVERY == 0:
@@ -179,10 +179,11 @@ def _optimiser(recipe: Recipe, trainee: Trainee) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, total: int) -> None:
-    """Linear warm-up, then half a cosine down to 1 %."""
+def _set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Linear warm-up, then half a cosine that reaches 1 % at the end of the schedule."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps)
-    cosine = 0.505 + 0.495 * math.cos(math.pi * step / total)
+    scheduled = (recipe.schedule_images or recipe.images) // recipe.batch_size
+    cosine = 0.505 + 0.495 * math.cos(math.pi * step / scheduled)
     for group in optimiser.param_groups:
         group["lr"] = recipe.learning_rate * warm * cosine
 

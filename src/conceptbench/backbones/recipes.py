@@ -49,6 +49,8 @@ class Recipe:
     full_caption_share: float = 0.3
     attribute_weight: float = 1.0
     """weight of the auxiliary attribute heads, which are dropped after training"""
+    schedule_images: int = 0
+    """pictures over which the learning rate falls to 1 %; training may stop earlier. 0: all pictures"""
     phases: tuple[Phase, ...] = ()
 
     @property
@@ -62,12 +64,13 @@ RECIPES: dict[Kind, Recipe] = {
         kind="clip",
         phases=(
             Phase(images=400_000, n_objects=(0.7, 0.2, 0.1), pair_share=0.5, web_share=0.0),
-            Phase(images=800_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.3, web_share=0.08),
+            Phase(images=368_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.3, web_share=0.08),
         ),
+        schedule_images=1_200_000,
     ),
     "image": Recipe(
         kind="image",
-        phases=(Phase(images=200_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.0, web_share=0.08),),
+        phases=(Phase(images=150_000, n_objects=(0.4, 0.3, 0.3), pair_share=0.0, web_share=0.08),),
     ),
     "random": Recipe(kind="random"),
 }
