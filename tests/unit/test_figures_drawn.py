@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.figures.accuracy import _notes as accuracy_notes
 from conceptbench.figures.accuracy import draw_accuracy
 from conceptbench.figures.decomposition import draw_decomposition
 from conceptbench.figures.exemplars import draw_exemplars
@@ -99,7 +100,7 @@ def test_recovery_names_the_role_of_every_dictionary(tmp_path: Path) -> None:
     names = shown[["backbone", "block", "dictionary", "role"]].drop_duplicates().itertuples(index=False, name=None)
     roles = {tuple(row[:3]): row[3] for row in names}
     assert roles["clip-tiny", 4, "topk"] == "best"
-    assert roles["clip-tiny", 2, "topk"] == "learned"
+    assert roles["clip-tiny", 2, "topk"] == roles["image-tiny", 4, "topk"] == "learned"
     assert roles["clip-tiny", 2, "random"] == roles["random-tiny", 4, "topk"] == "control"
     gaps = shown[shown["panel"] == "best minus null: mean_auroc"]
     expected = made.truth_comparison().query("statistic == 'mean_auroc'")
@@ -113,7 +114,8 @@ def test_values_show_the_best_dictionary_and_its_nulls_only(tmp_path: Path) -> N
     draw_factor_values(factors, made.truth_comparison(), tmp_path / "x", formats=())
     shown = read(tmp_path, "x")
     sources = set(shown[["backbone", "block", "dictionary"]].itertuples(index=False, name=None))
-    assert len(sources) == 6 and ("clip-tiny", 2, "topk") not in sources
+    nulls = {("clip-tiny", 4, name) for name in ("random", "raw", "pca")} | {("random-tiny", 4, "topk")}
+    assert sources == {("clip-tiny", 4, "topk"), *nulls}
     assert set(shown["metric"]) == {"auroc"}
     best = shown[(shown["role"] == "best") & (shown["seed"] == "0")]
     expected = factors.query("backbone == 'clip-tiny' and block == 4 and dictionary == 'topk'")
@@ -127,11 +129,20 @@ def test_accuracy_csv_is_the_table(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(tmp_path, "x")["estimate"], table["estimate"])
 
 
+def test_accuracies_that_do_not_exist_are_named_in_the_notes() -> None:
+    table = made.accuracy()
+    dropped = table[table["estimate"].notna()]
+    for frame in (table, dropped):
+        assert accuracy_notes(frame)[1] == "n/a: no accuracy of linear-probe (novel, harmonic mean)."
+    assert len(accuracy_notes(table[table["method"] == "maple"])) == 1
+
+
 def test_overlap_shows_means_over_classes_pooled_over_seeds(tmp_path: Path) -> None:
     single = made.overlap().assign(seed="0", estimate=0.0)
     draw_overlap(pd.concat([made.overlap(), single]), tmp_path / "x", formats=())
     shown = read(tmp_path, "x")
     assert set(shown["label"]) == {-1} and set(shown["seed"]) == {"all"}
+    assert "gap" not in set(shown["comparison"]), "a difference does not belong on the axis of overlaps"
     draw_overlap(single, tmp_path / "y", formats=())
     assert set(read(tmp_path, "y")["seed"]) == {"0"}
 

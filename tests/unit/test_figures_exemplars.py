@@ -9,14 +9,16 @@ import pytest
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.figures.exemplars import (
-    ARRAYS,
+    NEEDED,
+    OPTIONAL,
     ExemplarSheet,
-    choose_by_factor,
-    choose_by_labels,
     draw_exemplars,
     load_exemplars,
     overlay,
 )
+from conceptbench.figures.selection import choose_by_factor, choose_by_labels
+
+ARRAYS = (*NEEDED, *OPTIONAL)
 
 TOPK = {"backbone": "clip-tiny", "block": 4, "dictionary": "topk"}
 
@@ -94,12 +96,23 @@ def test_overlay_keeps_silent_patches_grey_and_tints_the_strongest() -> None:
     assert grey[outside].all()
 
 
-def test_latents_without_images_or_scores_are_drawn(tmp_path: Path) -> None:
+def test_a_file_with_the_needed_arrays_only_is_enough(tmp_path: Path) -> None:
+    sheet = made.exemplars(2, 3)
+    np.savez(tmp_path / "bare.npz", **{name: getattr(sheet, name) for name in NEEDED})
+    draw_exemplars(tmp_path / "bare.npz", tmp_path / "x", dpi=50)
+    shown = pd.read_csv(tmp_path / "x.csv")
+    assert len(shown) == 5, "the slot without an image is left out"
+    assert set(shown["image"]) == {-1} and shown["title"].isna().all()
+
+
+def test_latents_without_images_or_without_any_latent_are_drawn(tmp_path: Path) -> None:
     sheet = made.exemplars(1, 2)
     arrays = {name: getattr(sheet, name) for name in ARRAYS}
-    arrays |= {"image": np.full((1, 2), -1), "maps": np.zeros_like(sheet.maps), "score": np.array([np.nan])}
-    draw_exemplars(ExemplarSheet(**arrays), tmp_path / "x", dpi=50)
-    assert set(pd.read_csv(tmp_path / "x.csv")["patch"]) == {-1}
-    none = ExemplarSheet(**{name: getattr(sheet, name)[:0] for name in ARRAYS})
-    draw_exemplars(none, tmp_path / "y", dpi=50)
-    assert (tmp_path / "y.png").is_file()
+    silent = arrays | {"maps": np.zeros_like(sheet.maps)}
+    draw_exemplars(ExemplarSheet(**silent), tmp_path / "silent", dpi=50)
+    assert set(pd.read_csv(tmp_path / "silent.csv")["patch"]) == {-1}
+    absent = arrays | {"maps": np.full_like(sheet.maps, np.nan)}
+    draw_exemplars(ExemplarSheet(**absent), tmp_path / "absent", dpi=50)
+    none = ExemplarSheet(**{name: array[:0] for name, array in arrays.items()})
+    draw_exemplars(none, tmp_path / "none", dpi=50)
+    assert (tmp_path / "none.png").is_file()

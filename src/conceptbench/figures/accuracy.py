@@ -1,6 +1,7 @@
 """Accuracy before and after adaptation: base classes, novel classes and their harmonic mean."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -112,7 +113,18 @@ def _notes(shown: pd.DataFrame) -> list[str]:
     seeds = in_order(shown.loc[shown["seed"] != POOLED_SEED, "seed"])
     level = "images resampled within classes" + (", seeds as outer level" if len(seeds) > 1 else "")
     dots = f"; small dots: the {len(seeds)} seeds" if len(seeds) > 1 else "; one seed"
-    absent = shown[shown["estimate"].isna() & (shown["seed"] == POOLED_SEED)]
-    reasons = {f"{row['method']} ({row['note'] or 'no value'})" for _, row in absent.iterrows()}
-    missing = [f"n/a: {'; '.join(sorted(reasons))}."] if reasons else []
+    found = shown[(shown["seed"] == POOLED_SEED) & shown["estimate"].notna()]
+    have = set(zip(found["task"], found["method"], found["half"], strict=True))
+    wanted = [tuple(row) for row in shown[["task", "half"]].drop_duplicates().to_numpy()]
+    combinations = product(wanted, in_order(shown["method"]))
+    absent = [(method, half) for (task, half), method in combinations if (task, method, half) not in have]
+    missing = [f"n/a: no accuracy of {', '.join(_absent(absent))}."] if absent else []
     return [f"Marks: all seeds together with the {INTERVAL} ({level}){dots}.", *missing]
+
+
+def _absent(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Methods with the halves they have no accuracy for."""
+    halves: dict[str, list[str]] = {}
+    for method, half in dict.fromkeys(pairs):
+        halves.setdefault(method, []).append(spell(half))
+    return [f"{method} ({', '.join(names)})" for method, names in halves.items()]

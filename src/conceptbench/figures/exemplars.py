@@ -17,10 +17,11 @@ from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.figures.style import FORMATS, figure_look, new_sheet, require, save_empty, save_figure
+from conceptbench.figures.style import FORMATS, figure_look, new_sheet, save_empty, save_figure
 from conceptbench.tables import atomic_write
 
-ARRAYS = ("images", "maps", "latent", "image", "image_score", "score", "title")
+NEEDED = ("images", "maps", "latent", "score")
+OPTIONAL = ("image", "title")
 HEAT = "inferno"
 CELL = 0.86
 """Inches from one image to the next."""
@@ -35,37 +36,44 @@ class ExemplarSheet:
     """What the exemplar figure shows; kept as an .npz file with arrays of these names (no pickles)."""
 
     images: NDArray[np.uint8]
-    """[latent, k, height, width, 3]: top images, best first; slots without an image are zero."""
+    """[latent, rank, height, width, 3]: top images, best first; a slot without an image is black."""
     maps: NDArray[np.float32]
-    """[latent, k, grid row, grid column]: the latent on the patch tokens of each image (0 where it does not fire)."""
+    """[latent, rank, grid row, grid column]: the latent on each patch token; NaN for a slot without an image."""
     latent: NDArray[np.int64]
     """[latent]: number of the latent."""
-    image: NDArray[np.int64]
-    """[latent, k]: image number in its data set; -1 for a slot without an image."""
-    image_score: NDArray[np.float64]
-    """[latent, k]: mean activation of the latent over all tokens of the image (definition A)."""
-    score: NDArray[np.float64]
-    """[latent]: the number the latent was chosen by; NaN when there is none."""
-    title: NDArray[np.str_]
+    score: NDArray[np.floating[Any]]
+    """[latent, rank]: mean activation over all tokens of the image (definition A); NaN without an image."""
+    image: NDArray[np.int64] | None = None
+    """[latent, rank]: image number in its data set, for the CSV."""
+    title: NDArray[np.str_] | None = None
     """[latent]: what the latent was chosen for, in words, such as "colour = red"."""
     note: str = ""
     """Where latents and images come from and the rule of choice, in words."""
 
     def __post_init__(self) -> None:
         n, k = self.images.shape[:2]
-        shapes = {"maps": (n, k), "latent": (n,), "image": (n, k), "image_score": (n, k), "score": (n,), "title": (n,)}
-        wrong = [name for name, shape in shapes.items() if getattr(self, name).shape[: len(shape)] != shape]
+        shapes = {"maps": (n, k), "latent": (n,), "score": (n, k), "image": (n, k), "title": (n,)}
+        arrays = {name: getattr(self, name) for name in shapes}
+        wrong = [name for name, array in arrays.items() if array is not None and array.shape[:2] != shapes[name]]
         if self.images.ndim != 5 or self.images.dtype != np.uint8 or self.maps.ndim != 4 or wrong:
             raise ConceptBenchError(
-                f"Exemplars need images uint8 [latent, k, height, width, 3] and arrays that match them; got images "
-                f"{self.images.dtype} {self.images.shape} and unfit {', '.join(wrong) or 'maps'}."
+                f"Exemplars need images uint8 [latent, rank, height, width, 3] and arrays that match them; got images "
+                f"{self.images.dtype} {self.images.shape} and unfit {', '.join(wrong) or 'maps'}; measure them again."
             )
 
     def save(self, path: Path | str) -> None:
         """Write the sheet as one .npz file, complete or absent."""
+        arrays = {name: getattr(self, name) for name in (*NEEDED, *OPTIONAL) if getattr(self, name) is not None}
         with atomic_write(path) as temporary:
-            arrays = {name: getattr(self, name) for name in ARRAYS}
             np.savez_compressed(temporary, allow_pickle=False, note=np.array(self.note), **arrays)
+
+    def shown(self, index: int, rank: int) -> bool:
+        """Whether a slot has an image."""
+        return bool(np.isfinite(self.maps[index, rank]).all())
+
+    def name(self, index: int) -> str:
+        """The latent's title, or nothing."""
+        return "" if self.title is None else str(self.title[index])
 
 
 def load_exemplars(path: Path | str) -> ExemplarSheet:
@@ -76,77 +84,12 @@ def load_exemplars(path: Path | str) -> ExemplarSheet:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return ExemplarSheet(**{name: stored[name] for name in ARRAYS}, note=str(stored["note"].item()))
+            arrays = {name: stored[name] for name in NEEDED} | {n: stored[n] for n in OPTIONAL if n in stored}
+            return ExemplarSheet(**arrays, note=str(stored["note"].item()) if "note" in stored else "")
     except FileNotFoundError as error:
         raise ConceptBenchError(f"Exemplars {path} do not exist; run the rule that writes them.") from error
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
         raise ConceptBenchError(f"Exemplars {path} are unreadable ({error}); delete the file and run again.") from error
-
-
-def choose_by_factor(
-    truth_factors: pd.DataFrame, *, backbone: str, block: int, dictionary: str, seed: str = "0", count: int = 6
-) -> pd.DataFrame:
-    """Latents for the figure where factors are known: the rule is fixed before anyone looks at the images.
-
-    Factors take turns in the order of the table; each turn takes the factor's value with the largest AUROC on split A
-    whose latent is not taken yet. Only latents that fire for the value (sign +1) can be shown.
-
-    Returns:
-        latent, title ("colour = red"), score (AUROC on split A), in the order chosen; at most `count` rows.
-    """
-    columns = ("backbone", "block", "dictionary", "seed", "factor", "value", "metric", "latent", "sign", "selected")
-    table = require(truth_factors, "truth_factors", columns)
-    of_dictionary = (table["backbone"] == backbone) & (table["block"] == block) & (table["dictionary"] == dictionary)
-    usable = (table["metric"] == "auroc") & (table["sign"] > 0) & (table["latent"] >= 0) & table["selected"].notna()
-    rows = table[of_dictionary & usable & (table["seed"] == str(seed))]
-    queues = {
-        factor: frame.sort_values("selected", ascending=False, kind="stable").to_dict("records")
-        for factor, frame in rows.groupby("factor", sort=False)
-    }
-    taken: dict[int, dict[str, object]] = {}
-    while len(taken) < count and any(queues.values()):
-        for factor, queue in queues.items():
-            while queue and queue[0]["latent"] in taken:
-                queue.pop(0)
-            if queue and len(taken) < count:
-                best = queue.pop(0)
-                title = f"{factor!s} = {best['value']}"
-                taken[int(best["latent"])] = {"latent": int(best["latent"]), "title": title, "score": best["selected"]}
-    return pd.DataFrame(list(taken.values()), columns=["latent", "title", "score"])
-
-
-def choose_by_labels(
-    latents: pd.DataFrame,
-    *,
-    backbone: str,
-    block: int,
-    dictionary: str,
-    dataset: str,
-    seed: str = "0",
-    count: int = 6,
-    most_frequent: float = 0.5,
-) -> pd.DataFrame:
-    """Latents for the figure where no factors are known: those whose exemplars share a class, the strongest first.
-
-    Kept: alive, not dense, firing on at most `most_frequent` of the images, with a full list of exemplars. Sorted by
-    label entropy (two decimals), then by mean activation; without labels by mean activation alone.
-
-    Returns:
-        latent, title, score (label entropy), in the order chosen; at most `count` rows.
-    """
-    columns = ("backbone", "block", "dictionary", "seed", "dataset", "latent", "frequency_image", "mean_activation",
-               "label_entropy", "n_reference", "dead", "dense")  # fmt: skip
-    table = require(latents, "latents", columns)
-    of_dictionary = (table["backbone"] == backbone) & (table["block"] == block) & (table["dictionary"] == dictionary)
-    rows = table[of_dictionary & (table["seed"] == str(seed)) & (table["dataset"] == dataset)]
-    rows = rows[~rows["dead"].astype(bool) & ~rows["dense"].astype(bool) & (rows["frequency_image"] <= most_frequent)]
-    rows = rows[rows["n_reference"] == rows["n_reference"].max()]
-    rows = rows.assign(rounded=rows["label_entropy"].round(2))
-    rows = rows.sort_values(["rounded", "mean_activation"], ascending=[True, False], kind="stable").head(count)
-    title = [
-        "no labels" if pd.isna(entropy) else f"label entropy {entropy:.2f} nats" for entropy in rows["label_entropy"]
-    ]
-    return pd.DataFrame({"latent": rows["latent"].astype(int), "title": title, "score": rows["label_entropy"]})
 
 
 @figure_look()
@@ -209,15 +152,15 @@ class _Board:
 
 def _latent(board: _Board, sheet: ExemplarSheet, index: int, width: int) -> None:
     """Both lines of one latent below its name."""
-    chosen = "" if np.isnan(sheet.score[index]) else f" ({sheet.score[index]:.2f})"
-    name = textwrap.shorten(str(sheet.title[index]), max(20, int(width * CELL * 9)), placeholder="…")
-    board.text(f"latent {sheet.latent[index]}: {name}{chosen}")
-    top = max(float(sheet.maps[index, :width].max()), 1e-12)
+    name = textwrap.shorten(sheet.name(index), max(20, int(width * CELL * 9)), placeholder="…")
+    board.text(f"latent {sheet.latent[index]}" + (f": {name}" if name else ""))
+    present = [sheet.maps[index, rank] for rank in range(width) if sheet.shown(index, rank)]
+    top = max([float(grid.max()) for grid in present], default=0.0) or 1.0
     for rank in range(width):
         plain, heated = (board.axes(rank * CELL, 0.3 + line * CELL, CELL - 0.05, CELL - 0.05) for line in (0, 1))
         for axes in (plain, heated):
             axes.set_axis_off()
-        if sheet.image[index, rank] < 0:
+        if not sheet.shown(index, rank):
             plain.text(0.5, 0.5, "no further\nimage", ha="center", va="center", fontsize=7, transform=plain.transAxes)
             continue
         picture = sheet.images[index, rank]
@@ -246,22 +189,16 @@ def overlay(picture: NDArray[np.uint8], share: NDArray[np.floating[Any]]) -> NDA
 
 
 def _values(sheet: ExemplarSheet, count: int, width: int) -> pd.DataFrame:
-    """One row an image shown: which latent, image, score and strongest patch."""
+    """One row an image shown: which latent, image, score and strongest patch (-1 when none fires)."""
     rows = []
     for index in range(count):
-        for rank in range(width):
+        for rank in [rank for rank in range(width) if sheet.shown(index, rank)]:
             grid = sheet.maps[index, rank]
-            shown = bool(sheet.image[index, rank] >= 0)
-            rows.append(
-                {
-                    "latent": int(sheet.latent[index]), "title": str(sheet.title[index]),
-                    "score": float(sheet.score[index]), "rank": rank, "image": int(sheet.image[index, rank]),
-                    "image_score": float(sheet.image_score[index, rank]),
-                    "patch": int(grid.argmax()) if shown and grid.max() > 0 else -1,
-                    "patch_activation": float(grid.max()) if shown else float("nan"),
-                }
-            )  # fmt: skip
-    names = ["latent", "title", "score", "rank", "image", "image_score", "patch", "patch_activation"]
+            image = -1 if sheet.image is None else int(sheet.image[index, rank])
+            patch = int(grid.argmax()) if grid.max() > 0 else -1
+            row = (int(sheet.latent[index]), sheet.name(index), rank, image, float(sheet.score[index, rank]), patch)
+            rows.append((*row, float(grid.max())))
+    names = ["latent", "title", "rank", "image", "score", "patch", "patch_activation"]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -109,8 +109,7 @@ def _rows(summary: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
 def _role(key: tuple[str, ...], best: set[tuple[str, ...]], kinds: dict[tuple[str, ...], str]) -> str:
     if key in best:
         return "best"
-    controls = {null[0] for null in kinds} - {name[0] for name in best}
-    return "control" if key in kinds or key[2] in NULLS or key[0] in controls else "learned"
+    return "control" if key in kinds or (not kinds and key[2] in NULLS) else "learned"
 
 
 def _scores(axes: Axes, rows: pd.DataFrame, scores: pd.DataFrame, statistic: str) -> None:
@@ -164,7 +163,7 @@ def _keys(rows: pd.DataFrame) -> list[Key]:
     names = {
         "best": "best learned dictionary (chosen on split A)",
         "learned": "other learned" if "best" in set(rows["role"]) else "learned",
-        "control": "null or control backbone",
+        "control": "null",
     }
     roles = in_order(rows["role"], ("best", "learned", "control"))
     return [Key(f"{names[role]}, {INTERVAL}", ROLE_COLOURS[role], ROLE_MARKERS[role]) for role in roles]

@@ -90,11 +90,23 @@ def _sources(factors: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
         everything = factors[list(IDS)].drop_duplicates()
         is_null = everything["dictionary"].isin(NULLS)
         best, nulls = everything[~is_null].head(1), everything[is_null]
-    nulls = nulls.head(MOST_NULLS).assign(role="control")
-    sources = pd.concat([best.head(1).assign(role="best"), nulls], ignore_index=True)
+    sources = pd.concat(
+        [best.head(1).assign(role="best"), _nearest(nulls, best.head(1)).assign(role="control")], ignore_index=True
+    )
     sources["colour"] = [PALETTE[1], *SHADES][: len(sources)]
     sources["marker"] = ["D", *SHAPES][: len(sources)]
     return sources
+
+
+def _nearest(nulls: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """Nulls at the hook point of the best dictionary, then the same dictionary of other backbones."""
+    if best.empty:
+        return nulls.head(MOST_NULLS)
+    backbone, block, dictionary = best.iloc[0]
+    here = (nulls["backbone"] == backbone) & (nulls["block"] == block)
+    same = (nulls["dictionary"] == dictionary) & ~here
+    nearest: pd.DataFrame = pd.concat([nulls[here], nulls[same]]).head(MOST_NULLS)
+    return nearest
 
 
 def _columns(shown: pd.DataFrame) -> list[list[tuple[str, list[str]]]]:
@@ -124,7 +136,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, values: list[str], sources: pd.DataFr
             for _, row in mine[mine["is_first_seed"]].iterrows():
                 mark(axes, row, at + offset, size=5.0 if source["role"] == "best" else 3.8, **look)
                 if source["role"] == "best" and pd.isna(row["estimate"]):
-                    _say(axes, str(row["note"]) or "no estimate", at)
+                    missing_text(axes, "n/a", 1.0, at + offset, ha="right", color=source["colour"])
             if source["role"] == "best":
                 other = mine[~mine["is_first_seed"]]
                 axes.plot(other["estimate"], [at + offset] * len(other), "o", ms=2.4, color=source["colour"], mew=0)
@@ -132,11 +144,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, values: list[str], sources: pd.DataFr
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
     tidy(axes)
-
-
-def _say(axes: Axes, reason: str, at: float) -> None:
-    """Why the best dictionary has no mark here, at the left where marks are rare."""
-    missing_text(axes, f"best: {reason}", 0.01, at - 0.3, width=80, fontsize=6.8, transform=axes.get_yaxis_transform())
 
 
 def _keys(sources: pd.DataFrame) -> list[Key]:
@@ -149,6 +156,10 @@ def _keys(sources: pd.DataFrame) -> list[Key]:
 def _notes(shown: pd.DataFrame, metric: str) -> list[str]:
     first = shown.loc[shown["is_first_seed"], "seed"].iloc[0]
     notes = [f"Marks: seed {first} with the {INTERVAL} (images resampled). Small dots: other seeds of the best one."]
+    absent = shown[shown["is_first_seed"] & (shown["role"] == "best") & shown["estimate"].isna()]
+    reasons = [f"{row['value']} ({row['note'] or 'no estimate'})" for _, row in absent.iterrows()]
+    if reasons:
+        notes.append(f"n/a: {'; '.join(reasons)}.")
     if metric == "auroc":
         notes.append("Vertical lines: 0.5 (chance, solid), 0.90 (dashed) and 0.95 (dotted), the levels of 'recovered'.")
     return notes

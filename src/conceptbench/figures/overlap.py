@@ -22,7 +22,6 @@ from conceptbench.figures.style import (
     require,
     save_empty,
     save_figure,
-    spell,
     tidy,
 )
 
@@ -58,7 +57,7 @@ def draw_overlap(overlap: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     halves = in_order(shown["half"], HALVES)
     present = in_order(shown["comparison"], COMPARISONS)
     ranks = bool((shown["statistic"] == "rank_correlation").any())
-    keys = [_key(name) for name in present]
+    keys = [KEYS[name] for name in present]
     width = max(6.4, 0.7 + (2.6 + 1.05 * ranks) * len(pairs))
     sheet = new_sheet(title, width=width, height=0.35 + 2.3 * len(halves), keys=keys, notes=_notes(shown, ranks))
     ratios = [2.6, 1.0] * len(pairs) if ranks else [2.6] * len(pairs)
@@ -80,15 +79,11 @@ def draw_overlap(overlap: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
 
 def _select(overlap: pd.DataFrame) -> pd.DataFrame:
     """Means over classes, pooled over seeds where that row exists."""
-    means = overlap[overlap["label"] == -1]
+    means = overlap[(overlap["label"] == -1) & overlap["comparison"].isin(list(COMPARISONS))]
     pooled = means[means["seed"] == POOLED_SEED]
     if pooled.empty and len(means):
         pooled = means[means["seed"] == means["seed"].iloc[0]]
     return pooled.reset_index(drop=True)
-
-
-def _key(comparison: str) -> Key:
-    return KEYS.get(comparison, Key(spell(comparison), PALETTE[3], "P"))
 
 
 def _curves(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
@@ -97,7 +92,7 @@ def _curves(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
         mine = rows[rows["comparison"] == comparison].sort_values("k")
         if mine.empty:
             continue
-        key = _key(comparison)
+        key = KEYS[comparison]
         at = [sizes.index(k) for k in mine["k"]]
         axes.fill_between(at, mine["low"], mine["high"], color=key.colour, alpha=0.18, lw=0, zorder=2)
         axes.plot(
@@ -112,7 +107,7 @@ def _curves(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
 
 def _ranks(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
     for at, comparison in zip(dodge(len(present), 0.8), present, strict=True):
-        key = _key(comparison)
+        key = KEYS[comparison]
         for _, row in rows[rows["comparison"] == comparison].iterrows():
             mark(axes, row, at, colour=key.colour, marker=key.marker, hollow=key.hollow, horizontal=False)
     axes.set_xlim(-0.7, 0.7)
@@ -123,7 +118,7 @@ def _ranks(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
 def _notes(shown: pd.DataFrame, ranks: bool) -> list[str]:
     last = " The narrow panels show the rank correlation of all latents on the same axis." if ranks else ""
     return [
-        f"Mean over classes; bands and bars: {INTERVAL} (images resampled within classes). The overlap of two halves "
-        "of the same model's images is what resampling alone allows; that of two classes is what any two classes share."
+        f"Mean over classes; bands and bars: {INTERVAL} (classes resampled, seeds as outer level). The overlap of two "
+        "halves of the same model's images is what resampling alone allows; that of two classes is what any two share."
         + last
     ]
