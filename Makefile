@@ -99,6 +99,10 @@ restore: environment ## Bring back the recorded run, and say what today's config
 	done
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
+.PHONY: train-backbones
+train-backbones: environment ## Train the shipped backbones again from scratch (two to three hours on two cores)
+	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done
+
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 SNAKEFILES := $(wildcard Snakefile rules/*.smk)
