@@ -100,7 +100,7 @@ restore: environment ## Bring back the recorded run, and say what today's config
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
 .PHONY: train-backbones
-train-backbones: environment ## Train the shipped backbones again from scratch (two to three hours on two cores)
+train-backbones: environment ## Train the shipped backbones again from scratch (an hour or two on two cores)
 	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done
 
 # --- checks ---------------------------------------------------------------------------------------------------------
