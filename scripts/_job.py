@@ -64,5 +64,7 @@ def device(snakemake: Any) -> str:
     if wanted == "auto":
         return "cuda" if int(snakemake.resources.get("gpu", 0)) > 0 and torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ConceptBenchError(f"The configuration asks for device {wanted}, but this machine shows no GPU; set device: auto or cpu.")
+        raise ConceptBenchError(
+            f"The configuration asks for device {wanted}, but this machine shows no GPU; set device: auto or cpu."
+        )
     return wanted

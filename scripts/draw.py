@@ -1,4 +1,4 @@
-"""Draw one figure: the rule draw_<name> calls conceptbench.figures.<name>.draw_<name> with the tables it has as inputs."""
+"""Draw one figure: the rule draw_<name> calls conceptbench.figures.<name>.draw_<name> with its input tables."""
 
 from importlib import import_module
 from pathlib import Path

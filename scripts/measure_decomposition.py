@@ -16,10 +16,11 @@ with job(snakemake) as spec:
     backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
     parts = []
     for path in snakemake.input.adapted:
-        task, method = Path(path).parent.parent.name, Path(path).parent.name
+        trained, method = Path(path).parents[1], Path(path).parent.name
+        task = trained.name
         dataset = open_dataset(Path(snakemake.params.datasets) / task, root)
         adapters = {
-            seed: tuple(load_adapter(Path(path).parents[1] / name / f"seed{seed}", backbone) for name in ("zero-shot", method))
+            seed: tuple(load_adapter(trained / name / f"seed{seed}", backbone) for name in ("zero-shot", method))
             for seed in spec["seeds"]
         }
         parts.append(measure_decomposition(task, method, backbone, dataset, adapters, spec))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conceptbench.backbones.backbone import Backbone, inference
-    from conceptbench.backbones.load import load_backbone
+    from conceptbench.backbones.load import export_backbone, load_backbone
     from conceptbench.backbones.tokenizer import load_tokenizer, vocabulary_size, write_vocabulary
 
 _HOME = {
     "Backbone": "backbone",
+    "export_backbone": "load",
     "inference": "backbone",
     "load_backbone": "load",
     "load_tokenizer": "tokenizer",
@@ -22,7 +23,15 @@ _HOME = {
     "write_vocabulary": "tokenizer",
 }
 
-__all__ = ["Backbone", "inference", "load_backbone", "load_tokenizer", "vocabulary_size", "write_vocabulary"]
+__all__ = [
+    "Backbone",
+    "export_backbone",
+    "inference",
+    "load_backbone",
+    "load_tokenizer",
+    "vocabulary_size",
+    "write_vocabulary",
+]
 
 
 def __getattr__(name: str) -> Any:

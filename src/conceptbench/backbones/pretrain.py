@@ -1,18 +1,18 @@
 """Train the small backbones that ship with the project, and save them as open_clip local directories.
 
-``train_backbone`` is deterministic under a recipe on one machine and resumes from its last checkpoint: a batch is a pure
-function of its step. The result is an ordinary CLIP; the auxiliary heads are dropped.
+``train_backbone`` is deterministic under a recipe on one machine and resumes from its last checkpoint: a batch is a
+pure function of its step. The result is an ordinary CLIP; the auxiliary heads are dropped.
 """
 
 import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,12 @@ from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, write_
 from conceptbench.data.captions import vocabulary_sentences
 from conceptbench.data.web import web_vocabulary
 from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import atomic_write
 
-PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "squash"}
+_MEAN, _STD = 0.5, 0.25
+PREPROCESS = {"mean": [_MEAN] * 3, "std": [_STD] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 _MERGES = 4000
+_CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_EVERY = 250
 _LOG_EVERY = 50
 
@@ -67,12 +70,13 @@ def train_backbone(
     work: Path,
     probe: Probe | None = None,
     steps: int | None = None,
+    facts: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train a recipe and write the backbone's folder ``out``; returns its card.
 
-    ``work`` keeps checkpoints until the folder is complete. ``probe`` is called at intervals and its figures are kept in
-    the card's log. ``steps`` stops early (a test retrains a few steps).
+    ``work`` keeps checkpoints until the folder is complete. ``probe`` is called at every checkpoint and its figures are
+    kept in the card's log. ``steps`` stops early (a test trains a few steps). ``facts`` are added to the card.
 
     Raises:
         ConceptBenchError: when the loss is not finite; nothing is written to ``out`` then.
@@ -83,6 +87,7 @@ def train_backbone(
     tokenize = load_tokenizer(merges, recipe.context_length)
     trainee, log, seconds = _fit(recipe, tokenize, vocabulary, work, probe, steps, progress)
     card = {"recipe": asdict(recipe), "text": recipe.kind == "clip", "log": log, "seconds": round(seconds, 1)}
+    card |= facts or {}
     config = model_config(recipe, vocabulary)
     save_backbone_folder(out, trainee.clip, config, PREPROCESS, card, merges=merges, dtype=torch.float16)
     shutil.rmtree(work)
@@ -94,6 +99,23 @@ def write_recipe_vocabulary(path: Path) -> int:
     return write_vocabulary([*vocabulary_sentences(), *web_vocabulary()], _MERGES, path)
 
 
+def first_losses(recipe: Recipe, steps: int = 3) -> list[float]:
+    """Losses of the first training steps from the recipe's own initial weights: the fingerprint of a training run."""
+    with TemporaryDirectory() as folder:
+        merges = Path(folder) / MERGES_FILE
+        trainee, optimiser = _begin(recipe, write_recipe_vocabulary(merges))
+        tokenize = load_tokenizer(merges, recipe.context_length)
+        return [_train_step(recipe, trainee, optimiser, tokenize, step) for step in range(min(steps, n_steps(recipe)))]
+
+
+def _begin(recipe: Recipe, vocabulary: int) -> tuple[Trainee, torch.optim.AdamW]:
+    """Initial weights, the same whatever torch's generator did before, and the optimiser."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        trainee = Trainee(recipe, vocabulary)
+    return trainee, _optimiser(recipe, trainee)
+
+
 def _fit(
     recipe: Recipe,
     tokenize: Tokenizer,
@@ -103,19 +125,14 @@ def _fit(
     steps: int | None,
     progress: bool,
 ) -> tuple[Trainee, list[dict[str, float]], float]:
-    torch.manual_seed(recipe.seed)
-    trainee = Trainee(recipe, vocabulary)
-    optimiser = _optimiser(recipe, trainee)
+    trainee, optimiser = _begin(recipe, vocabulary)
     start, log, earlier = _resume(work, recipe, trainee, optimiser)
-    total = n_steps(recipe)
-    stop = total if steps is None else min(steps, total)
+    stop = n_steps(recipe) if steps is None else min(steps, n_steps(recipe))
     began = time.perf_counter()
     bar = tqdm(range(start, stop), initial=start, total=stop, desc=f"train {recipe.kind}", disable=not progress)
     recent: list[float] = []
     for step in bar:
-        _set_learning_rate(optimiser, recipe, step)
-        loss = _train_step(recipe, trainee, optimiser, training_batch(recipe, step, tokenize), step)
-        recent.append(loss)
+        recent.append(_train_step(recipe, trainee, optimiser, tokenize, step))
         if (step + 1) % _LOG_EVERY == 0:
             bar.set_postfix(loss=f"{np.mean(recent):.3f}")
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == stop:
@@ -127,7 +144,12 @@ def _fit(
     return trainee, log, earlier + time.perf_counter() - began
 
 
-def _train_step(recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer, batch: Batch, step: int) -> float:
+def _train_step(
+    recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer, tokenize: Tokenizer, step: int
+) -> float:
+    """One update of the weights; returns the loss before it."""
+    _set_learning_rate(optimiser, recipe, step)
+    batch = training_batch(recipe, step, tokenize)
     pixels = normalise(batch.images)
     with torch.autocast("cpu", dtype=torch.bfloat16), _fast_attention():
         loss = (
@@ -138,7 +160,7 @@ def _train_step(recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimiz
             f"The loss of backbone recipe {recipe.kind!r} became {loss.item()} at step {step}; lower learning_rate."
         )
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
     optimiser.step()
     with torch.no_grad():
@@ -151,7 +173,8 @@ def _clip_loss(recipe: Recipe, trainee: Trainee, pixels: Tensor, batch: Batch) -
     images = tokens[:, 0] @ trainee.clip.visual.proj
     loss = contrastive_loss(images, text_features(trainee.clip, batch.tokens), trainee.clip.logit_scale)
     labels, presence = torch.from_numpy(batch.patch_labels), torch.from_numpy(batch.presence)
-    return loss + recipe.attribute_weight * trainee.attributes(tokens, labels, presence)
+    attributes: Tensor = trainee.attributes(tokens, labels, presence)
+    return loss + recipe.attribute_weight * attributes
 
 
 def _image_loss(trainee: Trainee, pixels: Tensor, step: int) -> Tensor:
@@ -164,7 +187,7 @@ def _image_loss(trainee: Trainee, pixels: Tensor, step: int) -> Tensor:
 def normalise(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
     """Pictures as the backbones of this project see them; the same values as their preprocessing gives."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return (pixels - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]  # type: ignore[operator]
+    return (pixels - _MEAN) / _STD
 
 
 def _fast_attention() -> AbstractContextManager[None]:
@@ -201,15 +224,15 @@ def _checkpoint(
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{k}": v.contiguous() for k, v in state.items()}
     notes = {"recipe": json.dumps(asdict(recipe)), "step": str(step), "log": json.dumps(log), "seconds": str(seconds)}
-    save_file({k: v.clone() for k, v in tensors.items()}, work / "checkpoint.partial", metadata=notes)
-    os.replace(work / "checkpoint.partial", work / "checkpoint.safetensors")
+    with atomic_write(work / _CHECKPOINT) as partial:
+        save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata=notes)
 
 
 def _resume(
     work: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer
 ) -> tuple[int, list[dict[str, float]], float]:
     """Load the checkpoint of ``work`` if there is one of this very recipe; (first step to do, log, seconds spent)."""
-    path = work / "checkpoint.safetensors"
+    path = work / _CHECKPOINT
     if not path.exists():
         return 0, [], 0.0
     with safe_open(path, "pt") as file:

@@ -4,8 +4,8 @@ Batch ``step`` of a recipe is a pure function of (recipe, step): training can st
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def training_batch(recipe: Recipe, step: int, tokenize: Tokenizer) -> Batch:
         texts += web_texts
         labels.append(np.full((n_web, _GRID**2, len(PATCH_FACTORS)), -1, dtype=np.int16))
         presence.append(np.full((n_web, N_PRESENCE), np.nan, dtype=np.float32))
-    tokens = torch.from_numpy(np.stack([_ids(tokenize, text) for text in texts]))
+    tokens = torch.from_numpy(np.stack([token_ids(tokenize, text) for text in texts]))
     return Batch(np.concatenate(images), tokens, np.concatenate(labels), np.concatenate(presence))
 
 
@@ -108,7 +108,8 @@ def patch_labels(scenes: Scenes) -> Int16[np.ndarray, "n 64 factor"]:
     """For each patch the shape, colour, fill and size of the object that covers most of it, -1 below 35 %."""
     covered = coverage(scenes, _GRID)
     owner = covered.argmax(axis=1)
-    factors = scenes.objects[np.arange(len(scenes))[:, None], owner][..., : len(PATCH_FACTORS)].astype(np.int16)
+    objects = scenes.objects[np.arange(len(scenes))[:, None], owner]
+    factors: np.ndarray = objects[..., : len(PATCH_FACTORS)].astype(np.int16)
     factors[covered.max(axis=1) < _COVERED] = -1
     return factors
 
@@ -123,26 +124,29 @@ def presence_labels(scenes: Scenes) -> Float32[np.ndarray, "n value"]:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-_WORDS: dict[tuple[int, str], list[int]] = {}
+class _WordTable:
+    """Token ids of the words met so far: the grammar has few, and open_clip's cleaning costs 100 us a text."""
+
+    def __init__(self, tokenize: Tokenizer) -> None:
+        row = tokenize(["a"])[0].tolist()
+        self.first, self.last, self.length = row[0], max(row), len(row)
+        self.words: dict[str, list[int]] = {}
 
 
-def _ids(tokenize: Tokenizer, text: str) -> np.ndarray:
-    """Token ids of a text through a table of words (the grammar has few; open_clip's cleaning costs 100 us a text)."""
-    first, last, length = _frame(tokenize)
-    ids = [first]
+_TABLES: WeakKeyDictionary[Tokenizer, _WordTable] = WeakKeyDictionary()
+
+
+def token_ids(tokenize: Tokenizer, text: str) -> Int64[np.ndarray, " context"]:
+    """Token ids of a text of the grammar, word by word: those that the tokenizer gives."""
+    table = _TABLES.get(tokenize)
+    if table is None:
+        table = _TABLES[tokenize] = _WordTable(tokenize)
+    ids = [table.first]
     for word in text.split():
-        key = (id(tokenize), word)
-        if key not in _WORDS:
-            _WORDS[key] = [i for i in tokenize([word])[0].tolist() if i != 0][1:-1]
-        ids += _WORDS[key]
-    row = np.zeros(length, dtype=np.int64)
-    kept = [*ids[: length - 1], last]
+        if word not in table.words:
+            table.words[word] = [i for i in tokenize([word])[0].tolist() if i != 0][1:-1]
+        ids += table.words[word]
+    row = np.zeros(table.length, dtype=np.int64)
+    kept = [*ids[: table.length - 1], table.last]
     row[: len(kept)] = kept
     return row
-
-
-@cache
-def _frame(tokenize: Tokenizer) -> tuple[int, int, int]:
-    """First id, last id and length of the tokenizer's rows."""
-    row = tokenize(["a"])[0].tolist()
-    return row[0], max(row), len(row)

@@ -42,7 +42,10 @@ def view_loss(first: Float[Tensor, "n embed"], second: Float[Tensor, "n embed"],
 
 
 class AttributeHeads(nn.Module):
-    """Auxiliary linear heads, dropped after training: the object on each covered patch, the factor values of a picture."""
+    """Auxiliary linear heads, dropped after training.
+
+    One tells the object on each covered patch, the other the factor values that a picture contains.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The recipes of the small backbones that ship with the project: architecture, pretraining data, schedule.
 
-A recipe is a frozen value; ``recipe_digest`` covers it together with everything else that defines the trained weights
+A recipe is a frozen value; ``spec_digest`` covers it together with everything else that defines the trained weights
 (the pictures and captions it would see, and the training code), so that a shipped backbone is used only while nothing
 that made it has changed.
 """
@@ -78,7 +78,8 @@ RECIPES: dict[Kind, Recipe] = {
 
 def model_config(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:
     """open_clip's model configuration of a recipe; without text training the text tower is as small as can be."""
-    text_width, text_blocks = (recipe.text_width, recipe.text_blocks) if recipe.kind == "clip" else (recipe.head_width, 1)
+    has_text = recipe.kind == "clip"
+    text_width = recipe.text_width if has_text else recipe.head_width
     return {
         "embed_dim": recipe.embed_dim,
         "vision_cfg": {
@@ -91,7 +92,7 @@ def model_config(recipe: Recipe, vocabulary_size: int) -> dict[str, Any]:
         "text_cfg": {
             "context_length": recipe.context_length,
             "vocab_size": vocabulary_size,
-            "layers": text_blocks,
+            "layers": recipe.text_blocks if has_text else 1,
             "width": text_width,
             "heads": text_width // recipe.head_width,
         },
@@ -104,7 +105,7 @@ def code_digest(*modules: ModuleType) -> str:
 
 
 class _Bare(ast.NodeTransformer):
-    """Drops what does not run: docstrings and annotations of functions."""
+    """Drops what does not run: docstrings and annotations."""
 
     def _strip(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -124,9 +125,17 @@ class _Bare(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         """Strip the docstring and the annotations of a function."""
         node.returns = None
-        for argument in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
-            argument.annotation = None
         return self._strip(node)
+
+    def visit_arg(self, node: ast.arg) -> Any:
+        """Strip the annotation of an argument."""
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        """Turn an annotated assignment into a plain one, and a declaration without a value into its name."""
+        self.generic_visit(node)
+        return ast.Assign([node.target], node.value) if node.value else ast.Expr(node.target)
 
 
 def spec_digest(recipe: Recipe, parts: dict[str, str]) -> str:

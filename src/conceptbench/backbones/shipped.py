@@ -1,8 +1,9 @@
 """The small backbones that ship with the project, used for as long as nothing that defines them has changed.
 
 A shipped folder's card has the digest of its recipe, of the pictures and captions the recipe would see, and of the
-training code (comments and layout do not count). When the digest of today's code and configuration is another one, the
-backbone is trained again instead.
+training code (comments, annotations and layout do not count). When the digest of today's code and configuration is
+another one, the backbone is trained again instead. `python -m conceptbench.backbones train NAME` renews a shipped
+folder.
 """
 
 import shutil
@@ -14,25 +15,32 @@ from typing import Any
 import numpy as np
 
 from conceptbench.backbones import pretrain, pretrain_batches, pretrain_losses, pretrain_views, recipes
-from conceptbench.backbones.pretrain import Probe, train_backbone
+from conceptbench.backbones.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from conceptbench.backbones.pretrain import Probe, first_losses, train_backbone
 from conceptbench.backbones.pretrain_batches import n_steps, training_batch
-from conceptbench.backbones.recipes import RECIPES, Kind, Recipe
-from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer
-from conceptbench.tables import digest, read_json, sha256_file, write_json
+from conceptbench.backbones.pretrain_probe import zero_shot_probe
+from conceptbench.backbones.recipes import RECIPES, Kind, Recipe, model_config
+from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, vocabulary_size
+from conceptbench.errors import ConceptBenchError
+from conceptbench.provenance import describe_machine, library_versions
+from conceptbench.tables import digest, read_json, sha256_file
 
 SHIPPED = Path(__file__).parent / "shipped"
-FILES = ("card.json", "open_clip_config.json", "open_clip_model.safetensors", MERGES_FILE)
+NAMES: dict[str, Kind] = {"clip-tiny": "clip", "image-tiny": "image", "random-tiny": "random"}
+"""The shipped backbones and the kinds of their recipes."""
+
+FILES = (CARD_FILE, CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE)
 _PROBED_STEPS = 2
 
 
 def recipe_of(kind: Kind, seed: int = 0, images: int | None = None) -> Recipe:
-    """A recipe with another seed or, all phases in proportion, another number of pictures."""
+    """A recipe with another seed or, all phases and the schedule in proportion, another number of pictures."""
     recipe = replace(RECIPES[kind], seed=seed)
     if images is None or recipe.images in (0, images):
         return recipe
     share = images / recipe.images
     phases = tuple(replace(phase, images=round(phase.images * share)) for phase in recipe.phases)
-    return replace(recipe, phases=phases)
+    return replace(recipe, phases=phases, schedule_images=round(recipe.schedule_images * share))
 
 
 def definition_digest(recipe: Recipe, merges: Path) -> str:
@@ -43,6 +51,7 @@ def definition_digest(recipe: Recipe, merges: Path) -> str:
         {
             "code": recipes.code_digest(*modules),
             "data": _data_digest(recipe, merges),
+            "model": digest(model_config(recipe, vocabulary_size(merges))),
             "vocabulary": sha256_file(merges),
         },
     )
@@ -78,34 +87,65 @@ def provide_trained(
     Returns the card, whose ``definition`` is the digest that decided.
     """
     recipe = recipe_of(kind, seed, images)
-    work.mkdir(parents=True, exist_ok=True)
-    merges = work / MERGES_FILE
-    pretrain.write_recipe_vocabulary(merges)
-    definition = definition_digest(recipe, merges)
+    definition = _definition(recipe, work)
     source = shipped / name
-    if (source / "card.json").exists() and read_json(source / "card.json").get("definition") == definition:
+    if (source / CARD_FILE).exists() and read_json(source / CARD_FILE).get("definition") == definition:
         shutil.rmtree(work)
-        return _copy(source, out)
+        return replace_folder(source, out)
     if recipe.images:
-        print(f"The shipped weights do not fit the recipe of {name}; training {recipe.images} pictures.", file=sys.stderr)
-    train_backbone(recipe, out, work=work, probe=probe)
-    return mark(out, name, definition)
+        reason = f"The shipped weights do not fit the recipe of {name}"
+        print(f"{reason}; training {recipe.images} pictures.", file=sys.stderr)
+    return train_backbone(recipe, out, work=work, probe=probe, facts={"name": name, "definition": definition})
 
 
-def mark(folder: Path, name: str, definition: str) -> dict[str, Any]:
-    """Put the name and the digest of its definition into the card of a trained backbone; returns the card."""
-    card = {**read_json(folder / "card.json"), "name": name, "definition": definition}
-    write_json(card, folder / "card.json")
+def _definition(recipe: Recipe, work: Path) -> str:
+    """The digest of a recipe's definition, by way of the vocabulary that training will find in ``work``."""
+    work.mkdir(parents=True, exist_ok=True)
+    pretrain.write_recipe_vocabulary(work / MERGES_FILE)
+    return definition_digest(recipe, work / MERGES_FILE)
+
+
+def renew_shipped(name: str, out: Path, *, work: Path) -> dict[str, Any]:
+    """Train a shipped backbone from scratch and put it in place of the folder ``out``; returns its card.
+
+    A killed run goes on from its last checkpoint in ``work``. The log of a backbone with text has zero-shot figures.
+
+    Raises:
+        ConceptBenchError: when the name is none of ``NAMES``, or the training fails.
+    """
+    if name not in NAMES:
+        raise ConceptBenchError(f"There is no shipped backbone {name!r}; train one of {', '.join(NAMES)}.")
+    recipe, made = recipe_of(NAMES[name]), work / "made"
+    probe = zero_shot_probe() if recipe.kind == "clip" else None
+    train_backbone(recipe, made, work=work / "training", probe=probe, facts=identity(name, recipe, work / "training"))
+    card = replace_folder(made, out)
+    shutil.rmtree(work)
     return card
 
 
-def _copy(source: Path, out: Path) -> dict[str, Any]:
-    partial = out.with_name(out.name + ".partial")
+def identity(name: str, recipe: Recipe, work: Path) -> dict[str, Any]:
+    """What the card of a shipped backbone says of its run: name, definition, first losses, machine, versions."""
+    return {
+        "name": name,
+        "definition": _definition(recipe, work),
+        "first_losses": first_losses(recipe),
+        "machine": describe_machine(),
+        "versions": library_versions(),
+    }
+
+
+def replace_folder(source: Path, out: Path) -> dict[str, Any]:
+    """Put a copy of a backbone's folder in the place of ``out``, whole; returns the card."""
+    partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in FILES:
-        shutil.copyfile(source / file, partial / file)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.replace(out)
-    return dict(read_json(out / "card.json"))
+    try:
+        for file in FILES:
+            shutil.copyfile(source / file, partial / file)
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror or error
+        raise ConceptBenchError(f"{source} cannot be copied to {out} ({reason}); restore its files.") from error
+    return dict(read_json(out / CARD_FILE))

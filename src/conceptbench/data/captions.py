@@ -91,7 +91,10 @@ class Draws:
 
 
 def captions(scenes: Scenes, variant: int = 0, *, full: bool = False) -> list[str]:
-    """One caption a scene: a random part of it, or with ``full`` every object and attribute (nouns are then not used)."""
+    """One caption a scene: a random part of it, or with ``full`` every object and attribute.
+
+    Full captions name no kinds.
+    """
     kinds = kind_members(scenes)
     names = tuple(KINDS)
     return [

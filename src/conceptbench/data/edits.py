@@ -41,14 +41,15 @@ def edit_one_factor(
     share = np.array([weights.get(name, 0.0) for name in EDITABLE])
     objects, backgrounds = scenes.objects.copy(), scenes.backgrounds.copy()
     which = np.full((len(scenes), 2), -1, dtype=np.int8)
-    _edit(scenes.keys, stream_key(seed, stream), np.cumsum(share) / share.sum(), scenes.jitter, objects, backgrounds, which)
+    cumulative = np.cumsum(share) / share.sum()
+    _edit(scenes.keys, stream_key(seed, stream), cumulative, scenes.jitter, objects, backgrounds, which)
     return scenes.with_objects(objects).with_backgrounds(backgrounds), which[:, 0], which[:, 1]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _edit(
     keys: np.ndarray,
-    stream: int,
+    stream: np.uint64,
     cumulative: np.ndarray,
     jitter: np.ndarray,
     objects: np.ndarray,

@@ -1,4 +1,4 @@
-"""What flora and terra need besides ``raster``: image keys, soft edges, angles without libm, threads.
+"""What flora and terra need besides ``raster``: image keys, soft edges, angles without libm.
 
 Only +, -, *, / and square roots are used here, which IEEE 754 rounds in one way everywhere: the same image comes out
 bit for bit on every machine, which a library's sine would not promise.
@@ -6,13 +6,11 @@ bit for bit on every machine, which a library's sine would not promise.
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 from numba import njit
 
-from conceptbench.data.raster import bits, uniform
+from conceptbench.data.raster import bits, in_threads, uniform
 
 SIZE = 64
 """Height and width of a rendered image in pixels."""
@@ -99,8 +97,8 @@ Kernel = Callable[[np.ndarray, np.ndarray, int, np.ndarray], None]
 def render_batch(kernel: Kernel, n_classes: int, labels: Labels, indices: Labels, seed: int) -> np.ndarray:
     """Images uint8 [n, 64, 64, 3] by a compiled kernel(labels, indices, seed, out) that releases the GIL.
 
-    Plain threads rather than numba's own pool, which neither survives a fork nor allows two callers at once. As many
-    threads as numba may use (NUMBA_NUM_THREADS).
+    Raises:
+        ValueError: when labels and indices are not lists of one length, or a label is unknown.
     """
     label, index = np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
     if label.shape != index.shape or label.ndim != 1:
@@ -108,15 +106,9 @@ def render_batch(kernel: Kernel, n_classes: int, labels: Labels, indices: Labels
     if label.size and (label.min() < 0 or label.max() >= n_classes):
         raise ValueError(f"labels run from 0 to {n_classes - 1}, got {label.min()} to {label.max()}")
     out = np.empty((label.size, SIZE, SIZE, 3), dtype=np.uint8)
-    workers = max(1, min(numba.get_num_threads(), label.size // 64))
-    edges = [label.size * part // workers for part in range(workers + 1)]
 
     def part(start: int, stop: int) -> None:
         kernel(label[start:stop], index[start:stop], seed, out[start:stop])
 
-    if workers == 1:
-        part(0, label.size)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(part, edges[:-1], edges[1:]))
+    in_threads(part, label.size)
     return out

@@ -1,4 +1,7 @@
-"""Texts that ask a vision-language model for one factor of a scene, averaged over everything else (as CLIP's templates do)."""
+"""Texts that ask a vision-language model for one factor of a scene.
+
+Their embeddings are averaged over everything else, as CLIP averages over its templates.
+"""
 
 from itertools import product
 

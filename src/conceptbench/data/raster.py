@@ -1,49 +1,74 @@
-"""Drawing primitives shared by the rendered worlds: counter-based random numbers, signed distances, textures.
+"""Drawing primitives shared by the rendered worlds: counter-based random numbers, signed distances, noise, threads.
 
-Everything is compiled with numba in float64 without fast-math, so that a picture is the same on every machine. Random
-numbers come from splitmix64 (Steele, Lea & Flood 2014) applied to (key, counter): no state, hence image ``i`` is a pure
-function of its identifiers and pictures can be drawn in any order, on any number of threads.
+Everything is compiled with numba in float64 without fast-math, and only +, -, *, / and square roots are used here,
+which IEEE 754 rounds in one way everywhere. Random numbers come from splitmix64 (Steele, Lea & Flood 2014) applied to
+(key, counter): no state, hence image ``i`` is a pure function of its identifiers and pictures can be drawn in any
+order, on any number of threads.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numba
 import numpy as np
 from numba import njit
+
+Word = int | np.uint64
+"""A 64-bit key or counter."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _LOW_16 = np.uint64(0xFFFF)
+_PER_THREAD = 64
 
 
-@njit(cache=True, inline="always")
-def mix(value: int) -> int:
+def in_threads(part: Callable[[int, int], None], count: int) -> None:
+    """Call ``part(start, stop)``, which runs compiled code that releases the GIL, on ranges that make up 0..count-1.
+
+    Plain threads rather than numba's own pool, which neither survives a fork nor allows two callers at once. As many
+    threads as numba may use (NUMBA_NUM_THREADS), with at least 64 items each.
+    """
+    workers = max(1, min(numba.get_num_threads(), count // _PER_THREAD))
+    edges = [count * worker // workers for worker in range(workers + 1)]
+    if workers == 1:
+        part(0, count)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(part, edges[:-1], edges[1:]))
+
+
+@njit(cache=True)
+def mix(value: Word) -> int:
     """Finaliser of splitmix64: one well-mixed uint64 from another."""
-    z = np.uint64(value) + _GOLDEN
+    z: Any = np.uint64(value) + _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    return z ^ (z >> np.uint64(31))
+    mixed: int = z ^ (z >> np.uint64(31))
+    return mixed
 
 
-@njit(cache=True, inline="always")
-def bits(key: int, counter: int) -> int:
+@njit(cache=True)
+def bits(key: Word, counter: Word) -> int:
     """The ``counter``-th uint64 of the stream ``key``."""
-    return mix(np.uint64(key) ^ mix(np.uint64(counter)))
+    return mix(np.uint64(key) ^ np.uint64(mix(np.uint64(counter))))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def uniform(key: int, counter: int) -> float:
     """The ``counter``-th number of the stream ``key``, uniform in [0, 1)."""
     return float(bits(key, counter) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def choice(key: int, counter: int, n: int) -> int:
     """The ``counter``-th draw of the stream ``key``, an integer in 0..n-1."""
     return int(uniform(key, counter) * n)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def clamp01(value: float) -> float:
     """``value`` limited to [0, 1]."""
     return min(1.0, max(0.0, value))

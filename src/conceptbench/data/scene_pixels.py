@@ -1,12 +1,17 @@
-"""Draw scenes: pixels, and how much of every pixel each object covers."""
+"""Draw scenes: pixels, and how much of every pixel each object covers.
+
+Corners and rotations take the C library's sine and cosine, whose last bit may differ between machines. That changes
+a grey level only where the exact value lies within about 1e-13 of a rounding limit: pictures are the same on every
+machine for all practical purposes, but not by construction as those of flora and terra.
+"""
 
 import math
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from numba import njit, prange
+from numba import njit
 
-from conceptbench.data.raster import clamp01, finish_pixels, mix, polygon_distance, uniform, value_noise
+from conceptbench.data.raster import clamp01, finish_pixels, in_threads, mix, polygon_distance, uniform, value_noise
 from conceptbench.data.scenes import CENTRES, COLOUR, FILL, MAX_OBJECTS, PLACE, RADII, SHAPE, SIZE, Scenes
 from conceptbench.data.vocabulary import COLOURS, FILLS, SHAPES
 
@@ -59,18 +64,28 @@ for _name, _vertices in _POLYGONS.items():
 def render(scenes: Scenes) -> UInt8[np.ndarray, "n 64 64 3"]:
     """Pictures of the scenes, RGB."""
     out = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    _render(scenes.keys, scenes.backgrounds, scenes.objects, scenes.jitter, out)
+
+    def part(start: int, stop: int) -> None:
+        chosen = scenes[start:stop]
+        _render(chosen.keys, chosen.backgrounds, chosen.objects, chosen.jitter, out[start:stop])
+
+    in_threads(part, len(scenes))
     return out
 
 
 def coverage(scenes: Scenes, grid: int) -> Float32[np.ndarray, "n object cell"]:
-    """Visible share (0..1) of each cell of a ``grid`` x ``grid`` raster covered by each object; later objects hide earlier.
+    """Visible share (0..1) of each cell of a ``grid`` x ``grid`` raster that each object covers.
 
-    Cells are those of a picture resized to any multiple of ``grid``: where ``grid`` does not divide the picture, pixels
-    are shared between cells by area.
+    Later objects hide earlier ones. Cells are those of a picture resized to any multiple of ``grid``: where ``grid``
+    does not divide the picture, pixels are shared between cells by area.
     """
     out = np.zeros((len(scenes), MAX_OBJECTS, grid * grid), dtype=np.float32)
-    _coverage(scenes.objects, scenes.jitter, _cell_weights(grid), out)
+    weights = _cell_weights(grid)
+
+    def part(start: int, stop: int) -> None:
+        _coverage(scenes.objects[start:stop], scenes.jitter[start:stop], weights, out[start:stop])
+
+    in_threads(part, len(scenes))
     return out
 
 
@@ -79,13 +94,16 @@ def _cell_weights(grid: int) -> np.ndarray:
     edges = np.arange(grid + 1) * IMAGE_SIZE / grid
     pixels = np.arange(IMAGE_SIZE)
     shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(shared, 0.0, None) * grid / IMAGE_SIZE
+    weights: np.ndarray = np.clip(shared, 0.0, None) * grid / IMAGE_SIZE
+    return weights
 
 
-@njit(cache=True, parallel=True)
-def _render(keys: np.ndarray, backgrounds: np.ndarray, objects: np.ndarray, jitter: np.ndarray, out: np.ndarray) -> None:
-    for i in prange(keys.shape[0]):
-        canvas = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3))
+@njit(cache=True, nogil=True)
+def _render(
+    keys: np.ndarray, backgrounds: np.ndarray, objects: np.ndarray, jitter: np.ndarray, out: np.ndarray
+) -> None:
+    canvas = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3))
+    for i in range(keys.shape[0]):
         _draw_background(canvas, int(backgrounds[i]), mix(keys[i] + np.uint64(101)))
         for o in range(objects.shape[1]):
             if objects[i, o, SHAPE] >= 0:
@@ -178,10 +196,10 @@ def _draw_object(canvas: np.ndarray, factors: np.ndarray, jitter: np.ndarray) ->
                 canvas[py, px, channel] += opacity * (colour - canvas[py, px, channel])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _coverage(objects: np.ndarray, jitter: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     grid = weights.shape[0]
-    for i in prange(objects.shape[0]):
+    for i in range(objects.shape[0]):
         visible = np.ones((IMAGE_SIZE, IMAGE_SIZE))
         for o in range(objects.shape[1] - 1, -1, -1):
             if objects[i, o, SHAPE] < 0:

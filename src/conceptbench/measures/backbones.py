@@ -1,4 +1,4 @@
-"""What a vision-language backbone knows of the rendered world: zero-shot factor accuracy and image-to-text retrieval."""
+"""What a vision-language backbone knows of the rendered world: zero-shot factors and image-to-text retrieval."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,13 @@ def measure_backbone(
 ) -> pd.DataFrame:
     """Zero-shot accuracy of every factor on scenes with one object, and recall@1 among 256 full captions.
 
-    A factor value stands for the mean of its normalised prompt embeddings over everything else (prompt ensemble). Single
-    objects come from the test split; held-out compositions, where the data set has them, are reported apart.
+    A factor value stands for the mean of its normalised prompt embeddings over everything else (prompt ensemble).
+    Single objects come from the test split; held-out compositions, where the data set has them, are reported apart.
 
     Returns:
         backbone, statistic (zero_shot.<factor>, zero_shot_held_out.<factor>, recall_at_1), factor (or recall_at_1),
-        images (common or held-out compositions), chance, estimate, low, high, n, seed, note. Intervals resample images; for recall they resample queries within galleries of 256.
+        images (common or held-out compositions), chance, estimate, low, high, n, seed, note. Intervals resample
+        images; for recall they resample the queries of all galleries of 256.
 
     Raises:
         ConceptBenchError: when the backbone has no text tower.
@@ -56,7 +57,7 @@ def measure_backbone(
 
 
 def _single_objects(scenes: "Dataset") -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(prefix of the statistic, what is shown, rows): scenes with one object of the test split, and of the split of held-out compositions if there is one."""
+    """Scenes with one object, of the test split and of held-out compositions: prefix of the statistic, shown, rows."""
     manifest = scenes.manifest
     single = manifest[(manifest["object0_shape"] != "") & (manifest["object1_shape"] == "")]
     for prefix, images, split in (
@@ -99,6 +100,6 @@ def _retrieval_hits(backbone: "Backbone", scenes: "Dataset") -> np.ndarray:
         hits.append((similarity.argmax(dim=1).cpu() == torch.arange(GALLERY)).numpy())
     if not hits:
         raise ConceptBenchError(
-            f"Data set {scenes.name} has {len(rows)} test images; recall@1 needs at least {GALLERY}, enlarge sizes.test."
+            f"Data set {scenes.name} has {len(rows)} test images but recall@1 needs {GALLERY}; enlarge sizes.test."
         )
     return np.concatenate(hits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,5 @@ def measure_dictionaries(folders: Mapping[str, Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _metrics(card: Mapping[str, object]) -> dict[str, object]:
-    metrics = card["metrics"]
-    assert isinstance(metrics, Mapping)
-    return {name: metrics[name] for name in (*METRICS, *COST) if name in metrics}
+def _metrics(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: card["metrics"][name] for name in (*METRICS, *COST) if name in card["metrics"]}

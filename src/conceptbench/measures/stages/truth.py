@@ -1,9 +1,9 @@
 """Rule measure_truth: every dictionary of every backbone scored against the rendered world, beside its nulls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from conceptbench.measures.counterfactual import counterfactual_specificity
 from conceptbench.measures.kinds import KindSpec, unite_kinds
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
+from conceptbench.measures.resampling import ALL_SEEDS
 from conceptbench.measures.stages.encoded import Encoded, label_columns, read_encoded
 from conceptbench.measures.truth import (
     FactorLabels,
@@ -32,14 +33,19 @@ from conceptbench.seeds import rng
 NULL_METHODS = ("random", "raw", "pca")
 _COMPOSITION = ("shape", "colour", "fill")
 
+_Key: TypeAlias = tuple[str, int, str]
+"""Backbone, block, dictionary."""
+_R = TypeVar("_R", Recovery, PatchRecovery)
+_Summary: TypeAlias = Callable[[Mapping[str, _R], np.random.Generator], tuple[pd.DataFrame, dict[str, np.ndarray]]]
+
 
 @dataclass
 class _Collected:
     """Rows of the tables, and the recoveries that summaries and comparisons need."""
 
     tables: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
-    images: dict[tuple[str, int, str], dict[str, Recovery]] = field(default_factory=dict)
-    patches: dict[tuple[str, int, str], dict[str, PatchRecovery]] = field(default_factory=dict)
+    images: dict[_Key, dict[str, Recovery]] = field(default_factory=dict)
+    patches: dict[_Key, dict[str, PatchRecovery]] = field(default_factory=dict)
 
     def add(self, name: str, frame: pd.DataFrame, encoded: Encoded) -> None:
         self.tables.setdefault(name, []).append(label_columns(frame, encoded.ids))
@@ -156,23 +162,32 @@ def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str,
 
 def _summarise(collected: _Collected, spec: Mapping[str, Any], n_images: int) -> dict[str, pd.DataFrame]:
     """Means over factor values of each dictionary, and the best dictionary against every null."""
-    summaries, contenders = [], {"image": [], "patch": []}  # type: ignore[var-annotated]
-    for key in collected.images:
-        ids = dict(zip(("backbone", "block", "dictionary"), key, strict=True))
-        for level, recoveries, summarise in (
-            ("image", collected.images[key], recovery_summary),
-            ("patch", collected.patches[key], patch_summary),
+    summaries: list[pd.DataFrame] = []
+    contenders: dict[str, list[Contender]] = {"image": [], "patch": []}
+    for key, images in collected.images.items():
+        for level, (table, contender) in (
+            ("image", _contend(key, images, recovery_summary, spec)),
+            ("patch", _contend(key, collected.patches[key], patch_summary, spec)),
         ):
-            table, pooled = summarise(recoveries, rng(spec["seed"], "summary"))  # type: ignore[operator]
-            summaries.append(label_columns(table, ids))
-            points = table[table["seed"] == "all"].set_index("statistic")["estimate"].to_dict()
-            selected = float(np.mean([recovery.selected for recovery in recoveries.values()]))  # type: ignore[attr-defined]
-            contenders[level].append(Contender(*key, _null_kind(*key, spec), selected, points, pooled))
+            summaries.append(table)
+            contenders[level].append(contender)
     compared = [compare_with_nulls(contenders[level], n_images, level) for level in contenders]
     return {
         "truth_summary": pd.concat(summaries, ignore_index=True),
         "truth_comparison": pd.concat(compared, ignore_index=True),
     }
+
+
+def _contend(
+    key: _Key, recoveries: Mapping[str, _R], summarise: _Summary[_R], spec: Mapping[str, Any]
+) -> tuple[pd.DataFrame, Contender]:
+    """The summary of one dictionary over its seeds, and the same as it enters the comparison."""
+    table, pooled = summarise(recoveries, rng(spec["seed"], "summary"))
+    together = table[table["seed"] == ALL_SEEDS]
+    points = dict(zip(together["statistic"], together["estimate"], strict=True))
+    selected = float(np.mean([recovery.selected for recovery in recoveries.values()]))
+    ids = dict(zip(("backbone", "block", "dictionary"), key, strict=True))
+    return label_columns(table, ids), Contender(*key, _null_kind(*key, spec), selected, points, pooled)
 
 
 def _null_kind(backbone: str, block: int, dictionary: str, spec: Mapping[str, Any]) -> str:
