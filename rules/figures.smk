@@ -94,7 +94,7 @@ rule draw_factor_values:
         truth_factors=f"{R}/tables/truth_factors.parquet",
         truth_comparison=f"{R}/tables/truth_comparison.parquet",
         stamp=stamp("draw_factor_values"),
-        code=code("figures/factor_values", "figures/style"),
+        code=code("figures/factor_values", "figures/factor_recovery", "figures/style"),
     output:
         **figure("factor_values", "Known truth"),
     log:

@@ -1,4 +1,4 @@
-"""Exemplars: the file round trip, the rules of choice, and the heat map."""
+"""Exemplars: the file round trip, and the heat map."""
 
 from pathlib import Path
 
@@ -16,11 +16,8 @@ from conceptbench.figures.exemplars import (
     load_exemplars,
     overlay,
 )
-from conceptbench.figures.selection import choose_by_factor, choose_by_labels
 
 ARRAYS = (*NEEDED, *OPTIONAL)
-
-TOPK = {"backbone": "clip-tiny", "block": 4, "dictionary": "topk"}
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -52,34 +49,6 @@ def test_arrays_that_do_not_match_are_refused() -> None:
         ExemplarSheet(**(arrays | {"latent": np.arange(3)}))
     with pytest.raises(ConceptBenchError, match="images float64"):
         ExemplarSheet(**(arrays | {"images": sheet.images / 255}))
-
-
-def test_factors_take_turns_and_no_latent_comes_twice() -> None:
-    table = made.truth_factors(("0",))
-    chosen = choose_by_factor(table, **TOPK, count=8)
-    factors = [title.split(" = ")[0] for title in chosen["title"]]
-    assert factors[:6] == list(made.FACTORS) and factors[6:] == ["shape", "colour"]
-    assert chosen["latent"].is_unique
-    auroc = table.query("backbone == 'clip-tiny' and block == 4 and dictionary == 'topk' and metric == 'auroc'")
-    shapes = auroc[auroc["factor"] == "shape"]
-    assert chosen["score"].iloc[0] == shapes["selected"].max()
-
-
-def test_a_shared_latent_is_skipped() -> None:
-    table = made.truth_factors(("0",)).assign(latent=5)
-    assert len(choose_by_factor(table, **TOPK, count=6)) == 1
-    assert choose_by_factor(table.assign(sign=-1), **TOPK).empty
-
-
-def test_choice_by_labels_leaves_out_dead_dense_and_frequent_latents() -> None:
-    table = made.latents(300)
-    chosen = choose_by_labels(table, **TOPK, dataset="flora", count=5)
-    rows = table.query("backbone == 'clip-tiny' and block == 4 and dictionary == 'topk' and dataset == 'flora'")
-    rows = rows.set_index("latent").loc[chosen["latent"]]
-    assert not rows["dead"].any() and not rows["dense"].any() and (rows["frequency_image"] <= 0.5).all()
-    assert (rows["label_entropy"].round(2).diff().dropna() >= 0).all()
-    without = choose_by_labels(table, **TOPK, dataset="scenes", count=3)
-    assert list(without["title"]) == ["no labels"] * 3
 
 
 def test_overlay_keeps_silent_patches_grey_and_tints_the_strongest() -> None:

@@ -75,7 +75,7 @@ def picture_exemplars(
 
     Returns:
         images uint8 [latent, rank, h, w, 3]; maps float32 [latent, rank, grid_h, grid_w] (prefix tokens left out; NaN
-        where a latent has fewer images); latent int [latent]; score float32 [latent, rank].
+        where a latent has fewer images); latent int [latent]; score float32 [latent, rank]; note (where they are from).
     """
     encoded = next(e for e in read_encoded(folder, [shown.block], [shown.dictionary]) if e.seed == shown.seed)
     side = math.isqrt(encoded.codes.shape[1])
@@ -96,4 +96,9 @@ def picture_exemplars(
         images[at, : len(rows)] = dataset.thumbnails(rows["image"].tolist())
         maps[at, : len(rows)] = column[:, n_prefix:].reshape(len(rows), side, side)
         score[at, : len(rows)] = rows["score"]
-    return {"images": images, "maps": maps, "latent": np.asarray(shown.latents), "score": score}
+    note = (
+        f"Dictionary {shown.dictionary}, block {shown.block}, seed {shown.seed}, on {shown.dataset}; latents evenly spaced "
+        "over the ranking by mean activation, not picked by hand."
+    )
+    latents = np.asarray(shown.latents)
+    return {"images": images, "maps": maps, "latent": latents, "score": score, "note": np.asarray(note)}
