@@ -1,8 +1,8 @@
 """Compiled loops of the sparse step on a CPU. Shapes: B tokens, S slots per token, d features, m latents.
 
-A slot is one latent that may fire on one token; slots with a value <= 0 do not fire and carry no gradient. Loops
-over tokens or latents run in parallel, and every sum is taken by one thread in a fixed order: results do not depend
-on the number of threads.
+A slot is one latent that may fire on one token; slots with a value <= 0 do not fire and carry no gradient. The loops
+over tokens or latents take a range, which one thread runs; the `parallel_` forms share them out. Every sum is taken by
+one thread in a fixed order, so results do not depend on the number of threads.
 """
 
 import numpy as np
@@ -12,16 +12,15 @@ _ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
 """Licences that let a sum over features be vectorised; NaN and infinity keep their meaning."""
 
 
-@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
-def residuals(target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def residuals(begin, end, target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
     """Write residual = target - sum over slots of value * atom, and value_gradients = -residual . atom.
 
     Shapes: target, residual (B, d); latents, values, value_gradients (B, S); atoms (m, d). The gradient is that of
     half the squared residual.
     """
-    tokens, slots = latents.shape
-    d = target.shape[1]
-    for t in prange(tokens):
+    slots, d = latents.shape[1], target.shape[1]
+    for t in range(begin, end):
         for f in range(d):
             residual[t, f] = target[t, f]
         for s in range(slots):
@@ -37,6 +36,14 @@ def residuals(target, latents, values, atoms, residual, value_gradients):  # typ
                 for f in range(d):
                     total -= residual[t, f] * atom[f]
             value_gradients[t, s] = total
+
+
+@njit(cache=True, parallel=True)
+def parallel_residuals(parts, target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
+    """Run `residuals` over all tokens in `parts` ranges."""
+    n = len(target)
+    for i in prange(parts):
+        residuals(i * n // parts, (i + 1) * n // parts, target, latents, values, atoms, residual, value_gradients)
 
 
 @njit(cache=True)
@@ -70,27 +77,33 @@ def group_by_latent(rows, latents, values, value_gradients, weights, tokens, wid
 
 
 @njit(cache=True, inline="always", error_model="numpy")
-def _adam(parameter, gradient, first, second, rate, beta1, beta2, root2, epsilon):  # type: ignore[no-untyped-def]
-    """Return (parameter, first moment, second moment) after one step of Adam; `rate` is lr / (1 - beta1^t)."""
+def _adam(parameter, gradient, first, second, rates):  # type: ignore[no-untyped-def]
+    """Return (parameter, first moment, second moment) after one step of Adam.
+
+    `rates`: lr / (1 - beta1^t), beta1, beta2, sqrt(1 - beta2^t), epsilon, all float32.
+    """
+    rate, beta1, beta2, root2, epsilon = rates
     first = beta1 * first + (np.float32(1) - beta1) * gradient
     second = beta2 * second + (np.float32(1) - beta2) * gradient * gradient
     return parameter - rate * first / (np.sqrt(second) / root2 + epsilon), first, second
 
 
-@njit(cache=True, parallel=True, fastmath=_ORDER_FREE, error_model="numpy")
-def update_rows(  # type: ignore[no-untyped-def]
-    start, rows, values, value_gradients, bias_gradient, inputs, residual,
-    atoms, encoder, bias, atom_moments, encoder_moments, bias_moments, rate, beta1, beta2, root2, epsilon,
-):  # fmt: skip
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def update_rows(begin, end, slots, inputs, residual, parameters, moments, rates):  # type: ignore[no-untyped-def]
     """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm.
 
-    The slots are those of `group_by_latent`: row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d).
-    Moments: (2, m, d) and (2, m).
+    `slots` is what `group_by_latent` returns: row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d).
+    `parameters`: atoms (m, d), encoder (m, d), encoder bias (m); `moments`: (2, m, d), (2, m, d), (2, m). `rates` are
+    those of `_adam`.
     """
+    start, rows, values, value_gradients, bias_gradient = slots
+    atoms, encoder, bias = parameters
+    atom_moments, encoder_moments, bias_moments = moments
     tokens, d = inputs.shape
-    for j in prange(atoms.shape[0]):
-        to_atom = np.zeros(d, np.float32)
-        to_encoder = np.zeros(d, np.float32)
+    to_atom, to_encoder = np.empty(d, np.float32), np.empty(d, np.float32)
+    for j in range(begin, end):
+        to_atom[:] = 0
+        to_encoder[:] = 0
         for p in range(start[j], start[j + 1]):
             source, error = inputs[rows[p] % tokens], residual[rows[p]]
             value, gradient = values[p], value_gradients[p]
@@ -103,17 +116,23 @@ def update_rows(  # type: ignore[no-untyped-def]
         squares = np.float32(0)
         for f in range(d):
             atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f] = _adam(
-                atoms[j, f], to_atom[f] - radial * atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f],
-                rate, beta1, beta2, root2, epsilon,
-            )  # fmt: skip
+                atoms[j, f], to_atom[f] - radial * atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f], rates
+            )
             encoder[j, f], encoder_moments[0, j, f], encoder_moments[1, j, f] = _adam(
-                encoder[j, f], to_encoder[f], encoder_moments[0, j, f], encoder_moments[1, j, f],
-                rate, beta1, beta2, root2, epsilon,
-            )  # fmt: skip
+                encoder[j, f], to_encoder[f], encoder_moments[0, j, f], encoder_moments[1, j, f], rates
+            )
             squares += atoms[j, f] * atoms[j, f]
         shrink = np.float32(1) / np.sqrt(squares)
         for f in range(d):
             atoms[j, f] *= shrink
         bias[j], bias_moments[0, j], bias_moments[1, j] = _adam(
-            bias[j], bias_gradient[j], bias_moments[0, j], bias_moments[1, j], rate, beta1, beta2, root2, epsilon
+            bias[j], bias_gradient[j], bias_moments[0, j], bias_moments[1, j], rates
         )
+
+
+@njit(cache=True, parallel=True)
+def parallel_update_rows(parts, slots, inputs, residual, parameters, moments, rates):  # type: ignore[no-untyped-def]
+    """Run `update_rows` over all latents in `parts` ranges."""
+    n = len(parameters[0])
+    for i in prange(parts):
+        update_rows(i * n // parts, (i + 1) * n // parts, slots, inputs, residual, parameters, moments, rates)

@@ -16,6 +16,7 @@ from conceptbench.dictionaries.specs import ReluL1, TopK
 MEDIAN_ITERATIONS = 100
 MEDIAN_TOLERANCE = 1e-5
 SCALE_TOKENS = 8192
+TINY = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +150,15 @@ def geometric_median(tokens: Float[Tensor, "token feature"]) -> Float[Tensor, "f
     return point
 
 
-def total_variation(x: Float[Tensor, "token feature"]) -> Tensor:
-    """Return the summed squared distance to the batch mean."""
-    return (x - x.mean(0)).square().sum()
+def squared_norm(x: Float[Tensor, "token feature"]) -> float:
+    """Return the sum of squares, without a graph."""
+    flat = x.detach().flatten()
+    return float(torch.dot(flat, flat))
+
+
+def total_variation(x: Float[Tensor, "token feature"]) -> float:
+    """Return the summed squared distance to the batch mean, without a graph."""
+    return squared_norm(x - x.mean(0))
 
 
 def to_numpy(tensor: Tensor) -> Float32[np.ndarray, "..."]:

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
+    TINY,
     FiringClock,
     Parameters,
     Setting,
     StepReport,
     learning_rate,
     remove_radial_,
+    squared_norm,
     total_variation,
     unit_rows,
 )
@@ -82,8 +84,8 @@ class ReluL1Learner:
         self._apply()
         fires = codes.detach() > 0
         self._clock.update(fires.any(0), len(x))
-        fvu = residual.detach().square().sum() / total_variation(x).clamp_min(torch.finfo(x.dtype).tiny)
-        return StepReport(float(loss.detach()), float(fvu), float(fires.sum()) / len(x), self._clock.dead_share())
+        fvu = squared_norm(residual) / max(total_variation(x), TINY)
+        return StepReport(float(loss.detach()), fvu, float(fires.sum()) / len(x), self._clock.dead_share())
 
     def finish(self) -> Dictionary:
         """Return the dictionary, which fires where a pre-activation is positive."""

@@ -7,6 +7,7 @@ from torch.nn.functional import embedding_bag
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
+    TINY,
     FiringClock,
     Parameters,
     Setting,
@@ -61,13 +62,13 @@ class TorchTopK:
         top = pre.topk(self._spec.k, dim=1, sorted=False)
         values = top.values.relu()
         residual = x - p.decoder_bias - embedding_bag(top.indices, p.atoms, per_sample_weights=values, mode="sum")
-        squares = residual.square().sum()
-        loss = squares / total_variation(x).clamp_min(torch.finfo(x.dtype).tiny)
+        loss = residual.square().sum() / max(total_variation(x), TINY)
+        fvu = float(loss.detach())
         if self._spec.aux_alpha > 0:
             loss = loss + self._spec.aux_alpha * aux_loss(residual, pre[:, dead], p.atoms[dead], self._aux_k)
         fired = torch.zeros(len(p.atoms), dtype=torch.bool, device=x.device)
         fired[top.indices[values > 0]] = True
-        outcome = TopKOutcome(float(loss.detach()), float(squares.detach()), int((values > 0).sum()), fired)
+        outcome = TopKOutcome(float(loss.detach()), fvu, int((values > 0).sum()), fired)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._apply(lr)
@@ -100,8 +101,7 @@ class TopKLearner:
         outcome = self._engine.step(x, self._clock.dead(), lr)
         self._clock.update(outcome.fired, len(x))
         self._steps += 1
-        fvu = outcome.residual / max(float(total_variation(x)), torch.finfo(x.dtype).tiny)
-        return StepReport(outcome.loss, fvu, outcome.firings / len(x), self._clock.dead_share())
+        return StepReport(outcome.loss, outcome.fvu, outcome.firings / len(x), self._clock.dead_share())
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the k largest are kept at encoding too."""

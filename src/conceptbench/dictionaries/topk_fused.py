@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries import kernels
-from conceptbench.dictionaries.learner import Parameters, total_variation
+from conceptbench.dictionaries.learner import TINY, Parameters, squared_norm, total_variation
 from conceptbench.dictionaries.specs import TopK
 
 TILE_VALUES: Final = 4 << 20
 BETA1: Final = 0.9
 BETA2: Final = 0.999
 EPSILON: Final = 1e-8
+PARTS_PER_THREAD: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class TopKOutcome:
     """What a step found before it changed the parameters."""
 
     loss: float
-    residual: float
-    """Summed squared residual of the batch."""
+    fvu: float
+    """Squared residual over squared distance to the mean, of the batch."""
     firings: int
     fired: Bool[Tensor, "latent"]
 
@@ -62,23 +63,23 @@ class FusedTopK:
 
     def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
         """Learn from one batch: loss = ||e||^2 / ||x - mean||^2 + aux_alpha ||e' - e||^2 / ||e - mean||^2."""
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        _share_threads()
         width = len(self.parameters.atoms)
         centred = x - self.parameters.decoder_bias
         chosen, auxiliary = self._choose(centred, dead)
         main = self._reconstruct(centred, *chosen)
-        squares = float(main.residual.square().sum())
-        scales = [1 / max(float(total_variation(x)), torch.finfo(x.dtype).tiny)]
+        squares, variation = squared_norm(main.residual), max(total_variation(x), TINY)
+        scales = [1 / variation]
         loss = squares * scales[0]
         parts = [main]
-        spread = float(total_variation(main.residual)) if auxiliary else 0.0
+        spread = total_variation(main.residual) if auxiliary else 0.0
         if auxiliary and spread > 0:
             parts.append(self._reconstruct(main.residual, *auxiliary))
             scales.append(self._spec.aux_alpha / spread)
-            loss += float(parts[1].residual.square().sum()) * scales[1]
+            loss += squared_norm(parts[1].residual) * scales[1]
         fired = torch.zeros(width, dtype=torch.bool)
         fired[main.latents[main.values > 0]] = True
-        outcome = TopKOutcome(loss, squares, int((main.values > 0).sum()), fired)
+        outcome = TopKOutcome(loss, squares / variation, int((main.values > 0).sum()), fired)
         if math.isfinite(loss):
             self._update(centred, parts, np.array([2 * scale for scale in scales], np.float32), lr)
         return outcome
@@ -103,10 +104,11 @@ class FusedTopK:
 
     def _reconstruct(self, target: Tensor, latents: Tensor, values: Tensor) -> _Part:
         residual, gradients = torch.empty_like(target), torch.empty_like(values)
-        kernels.residuals(
-            target.numpy(), latents.numpy(), values.numpy(), self.parameters.atoms.numpy(),
-            residual.numpy(), gradients.numpy(),
-        )  # fmt: skip
+        arrays = [t.numpy() for t in (target, latents, values, self.parameters.atoms, residual, gradients)]
+        if parts := _parts():
+            kernels.parallel_residuals(parts, *arrays)
+        else:
+            kernels.residuals(0, len(target), *arrays)
         return _Part(latents, values, gradients, residual)
 
     def _update(self, centred: Tensor, parts: list[_Part], weights: np.ndarray, lr: float) -> None:
@@ -122,21 +124,38 @@ class FusedTopK:
             torch.cat([slots.flatten() for slots in same]).numpy()
             for same in zip(*((part.latents, part.values, part.value_gradients) for part in parts), strict=True)
         )
-        start, row, value, gradient, bias_gradient = kernels.group_by_latent(
-            rows.numpy(), latents, values, gradients, weights, tokens, len(p.atoms)
-        )
+        slots = kernels.group_by_latent(rows.numpy(), latents, values, gradients, weights, tokens, len(p.atoms))
+        bias_gradient = torch.from_numpy(slots[-1])
         # the decoder bias enters the main reconstruction and, negated, the encoder's input; both with old weights
-        p.decoder_bias.grad = (
-            -float(weights[0]) * parts[0].residual.sum(0) - torch.from_numpy(bias_gradient) @ p.encoder
-        )
-        residual = torch.cat([part.residual for part in parts])
-        root2 = math.sqrt(1 - BETA2**self._steps)
-        kernels.update_rows(
-            start, row, value, gradient, bias_gradient, centred.numpy(), residual.numpy(),
-            p.atoms.numpy(), p.encoder.numpy(), p.encoder_bias.numpy(),
-            self._atom_moments, self._encoder_moments, self._bias_moments,
-            np.float32(lr / (1 - BETA1**self._steps)), np.float32(BETA1), np.float32(BETA2), np.float32(root2),
-            np.float32(EPSILON),
+        p.decoder_bias.grad = -float(weights[0]) * parts[0].residual.sum(0) - bias_gradient @ p.encoder
+        residual = parts[0].residual if len(parts) == 1 else torch.cat([part.residual for part in parts])
+        rate, root2 = lr / (1 - BETA1**self._steps), math.sqrt(1 - BETA2**self._steps)
+        arrays = (
+            slots, centred.numpy(), residual.numpy(),
+            (p.atoms.numpy(), p.encoder.numpy(), p.encoder_bias.numpy()),
+            (self._atom_moments, self._encoder_moments, self._bias_moments),
+            tuple(np.float32(number) for number in (rate, BETA1, BETA2, root2, EPSILON)),
         )  # fmt: skip
+        if shares := _parts():
+            kernels.parallel_update_rows(shares, *arrays)
+        else:
+            kernels.update_rows(0, len(p.atoms), *arrays)
         self._centre.param_groups[0]["lr"] = lr
         self._centre.step()
+
+
+def _share_threads() -> None:
+    """Let the compiled loops use as many threads as torch does.
+
+    The two share one OpenMP runtime, whose thread count numba resets when it starts.
+    """
+    threads = torch.get_num_threads()
+    if threads > 1:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        torch.set_num_threads(threads)
+
+
+def _parts() -> int:
+    """Return into how many ranges a loop is cut; 0 for one thread, which then has no other to wait for."""
+    threads = torch.get_num_threads()
+    return PARTS_PER_THREAD * threads if threads > 1 else 0

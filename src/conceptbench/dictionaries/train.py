@@ -120,7 +120,8 @@ def learn_many(
         batches: the training tokens of an epoch. Each dictionary regroups them into batches of its own size; what is
             left at the end of an epoch starts the next, and is dropped at the end of the last.
         d: features per token.
-        seeds: repetitions, the same for all or by name. The random stream of a dictionary depends on (experiment_seed, its name, its seed) only.
+        seeds: repetitions, the same for all or by name. The random stream of a dictionary depends on
+            (experiment_seed, its name, its seed) only.
         held_out: tokens for the metrics in the card; never trained on by the caller.
         tokens_per_epoch: needed by learning-rate decay, and shown by the progress bar.
         experiment_seed: base of the random streams.
