@@ -54,18 +54,18 @@ def choose_latents(latents: pd.DataFrame, spec: Mapping[str, Any]) -> Shown:
     Live, not dense latents that fire on at least as many images as exemplars are shown, spread evenly over the ranking
     by mean activation, so that strong and weak ones are seen alike.
     """
-    dataset = spec["latents_on"][0]
+    dataset, seed = spec["latents_on"][0], str(spec["seeds_of"][spec["dictionary"]][0])
     mine = latents[
         (latents["dataset"] == dataset)
         & (latents["block"] == spec["block"])
         & (latents["dictionary"] == spec["dictionary"])
-        & (latents["seed"] == str(spec["seeds"][0]))
+        & (latents["seed"] == seed)
     ]
     usable = mine[~mine["dead"] & ~mine["dense"] & (mine["n_reference"] >= spec["exemplars"])]
     ranked = usable.sort_values(["mean_activation", "latent"], ascending=[False, True])["latent"].to_numpy()
     at = np.unique(np.linspace(0, len(ranked) - 1, min(SHOWN_LATENTS, len(ranked))).round().astype(int))
     chosen = tuple(int(latent) for latent in ranked[at])
-    return Shown(dataset, spec["block"], spec["dictionary"], str(spec["seeds"][0]), chosen)
+    return Shown(dataset, spec["block"], spec["dictionary"], seed, chosen)
 
 
 def picture_exemplars(
