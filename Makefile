@@ -99,6 +99,10 @@ restore: environment ## Bring back the recorded run, and say what today's config
 	done
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
+.PHONY: docs
+docs: environment ## Bring the figures and numbers of a finished default run into README.md and docs/
+	$(BIN)/python docs/publish.py
+
 .PHONY: train-backbones
 train-backbones: environment ## Train the shipped backbones again from scratch (an hour or two on two cores)
 	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done

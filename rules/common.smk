@@ -35,7 +35,7 @@ TRUTH_CODE = [
 """Parts of the experiment that the configuration may leave out: the rendered truth, and adaptation with its measures."""
 METRIC_TABLES = [
     "dictionaries",
-    *(["backbones", "truth_summary", "truth_comparison", "kinds"] if TRUTH else []),
+    *(["backbones", "kinds_text", "truth_summary", "truth_comparison", "kinds"] if TRUTH else []),
     *(["accuracy", "accuracy_difference"] if TASKS else []),
     *(["overlap"] if TASKS and MOVING else []),
     *(["decomposition"] if TASKS and MOVING and BEFORE else []),

@@ -6,9 +6,9 @@ rule measure_backbones:
         backbones=[f"{R}/backbones/{name}/card.json" for name in CONFIG.hooks],
         dataset=f"{R}/datasets/{TRUTH}/card.json",
         stamp=stamp("measure_backbones"),
-        code=code("measures/backbones", "data/prompts"),
+        code=code("measures/backbones", "measures/kinds_text", "data/prompts"),
     output:
-        table=f"{R}/tables/backbones.parquet",
+        **tables("backbones", "kinds_text"),
     params:
         device=CONFIG.device,
     log:

@@ -36,12 +36,13 @@ class MainHook:
 def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
     """Flat metrics from the tables that are there (key: the table's name); absent tables give no keys.
 
-    Uses `backbones` (backbone, statistic: zero_shot.<factor> or recall_at_1, estimate, low, high), `dictionaries`
+    Uses `backbones` and `kinds_text` (backbone, statistic, estimate, low, high), `dictionaries`
     (backbone, block, dictionary, seed, fvu, l0, dead_share), `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
     `accuracy_difference`, `overlap` and `decomposition`.
     """
     collectors = {
         "backbones": _backbones,
+        "kinds_text": _backbones,
         "dictionaries": lambda table: _dictionaries(table, main),
         "truth_summary": lambda table: _truth(table, main),
         "truth_comparison": lambda table: _comparison(table, main),

@@ -97,8 +97,8 @@ def picture_exemplars(
         maps[at, : len(rows)] = column[:, n_prefix:].reshape(len(rows), side, side)
         score[at, : len(rows)] = rows["score"]
     note = (
-        f"Dictionary {shown.dictionary}, block {shown.block}, seed {shown.seed}, on {shown.dataset}; latents evenly spaced "
-        "over the ranking by mean activation, not picked by hand."
+        f"Dictionary {shown.dictionary}, block {shown.block}, seed {shown.seed}, on {shown.dataset}; latents evenly "
+        "spaced over the ranking by mean activation, not picked by hand."
     )
     latents = np.asarray(shown.latents)
     return {"images": images, "maps": maps, "latent": latents, "score": score, "note": np.asarray(note)}

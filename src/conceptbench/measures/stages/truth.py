@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from conceptbench.data import Dataset, counterfactual_pairs, factor_table, object_table, patch_masks
-from conceptbench.data.vocabulary import KINDS
 from conceptbench.measures.comparison import Contender, compare_with_nulls
 from conceptbench.measures.counterfactual import counterfactual_specificity
 from conceptbench.measures.kinds import KindSpec, unite_kinds
+from conceptbench.measures.kinds_text import kind_compositions
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
 from conceptbench.measures.resampling import ALL_SEEDS
@@ -31,7 +31,6 @@ from conceptbench.measures.truth import (
 from conceptbench.seeds import rng
 
 NULL_METHODS = ("random", "raw", "pca")
-_COMPOSITION = ("shape", "colour", "fill")
 
 _Key: TypeAlias = tuple[str, int, str]
 """Backbone, block, dictionary."""
@@ -138,13 +137,6 @@ def _score(
 
 def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str, Any], collected: _Collected) -> None:
     """Named kinds: the members are compositions of shape, colour and, for some, fill."""
-    kinds = {
-        kind: [dict(zip(_COMPOSITION, member, strict=True)) for member in members] for kind, members in KINDS.items()
-    }
-    compositions = {
-        kind: [{factor: value for factor, value in member.items() if value is not None} for member in members]
-        for kind, members in kinds.items()
-    }
     objects = world.objects
     table, null = unite_kinds(
         a,
@@ -152,7 +144,7 @@ def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str,
         objects[objects["image"].isin(world.rows_a)],
         objects[objects["image"].isin(world.rows_b)],
         (world.rows_a.tolist(), world.rows_b.tolist()),
-        compositions,
+        kind_compositions(),
         rng(spec["seed"], "kinds"),
         KindSpec(n_resamples=spec["resamples"]),
     )
