@@ -1,6 +1,6 @@
 """Bring the pictures and numbers of a finished default run into the documents: `make docs`.
 
-Writes docs/images/*.png, docs/results.md and the drawing of the DAG in README.md. No number in these documents is typed.
+Writes docs/images/*.png, docs/results.md and the drawing of the DAG in README.md; nothing in them is typed by hand.
 """
 
 import re

@@ -9,10 +9,6 @@ rule record_activations:
         code=code("activations", "backbones/backbone", "backbones/cut", "backbones/preprocess"),
     output:
         manifest=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
-    params:
-        work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     log:
         f"{R}/logs/record_activations/{{backbone}}.{{dataset}}.log",
     benchmark:
@@ -22,5 +18,9 @@ rule record_activations:
         gpu=1,
         mem_mb=6000,
         runtime=240,
+    params:
+        work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
     script:
         "../scripts/record_activations.py"

@@ -10,9 +10,6 @@ rule adapt:
     output:
         manifest=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         predictions=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/predictions.parquet",
-    params:
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     log:
         f"{R}/logs/adapt/{{task}}.{{method}}.log",
     benchmark:
@@ -22,6 +19,9 @@ rule adapt:
         gpu=1,
         mem_mb=6000,
         runtime=240,
+    params:
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
     script:
         "../scripts/adapt.py"
 
@@ -35,10 +35,6 @@ rule record_adapted:
         code=code("activations", "adaptation/prompts", "backbones/cut"),
     output:
         manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
-    params:
-        work=f"{R}/.work/adapted/{ADAPTED}/{{task}}/{{method}}",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     log:
         f"{R}/logs/record_adapted/{{task}}.{{method}}.log",
     benchmark:
@@ -48,6 +44,10 @@ rule record_adapted:
         gpu=1,
         mem_mb=6000,
         runtime=240,
+    params:
+        work=f"{R}/.work/adapted/{ADAPTED}/{{task}}/{{method}}",
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
     script:
         "../scripts/record_adapted.py"
 

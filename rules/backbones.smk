@@ -7,18 +7,18 @@ rule train_backbone:
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",
-    params:
-        work=f"{R}/.work/backbones/{{backbone}}",
-    wildcard_constraints:
-        backbone="|".join(TRAINED) or "none",
     log:
         f"{R}/logs/train_backbone/{{backbone}}.log",
     benchmark:
         f"{R}/benchmarks/train_backbone/{{backbone}}.tsv"
+    wildcard_constraints:
+        backbone="|".join(TRAINED) or "none",
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        work=f"{R}/.work/backbones/{{backbone}}",
     script:
         "../scripts/train_backbone.py"
 
@@ -29,14 +29,14 @@ rule fetch_backbone:
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",
-    wildcard_constraints:
-        backbone="|".join(FETCHED) or "none",
     log:
         f"{R}/logs/fetch_backbone/{{backbone}}.log",
     benchmark:
         f"{R}/benchmarks/fetch_backbone/{{backbone}}.tsv"
-    threads: 1
+    wildcard_constraints:
+        backbone="|".join(FETCHED) or "none",
     retries: 2
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=60,

@@ -8,8 +8,6 @@ rule prepare_dataset:
     output:
         manifest=f"{R}/datasets/{{dataset}}/manifest.parquet",
         card=f"{R}/datasets/{{dataset}}/card.json",
-    params:
-        data_root=CONFIG.data_root,
     log:
         f"{R}/logs/prepare_dataset/{{dataset}}.log",
     benchmark:
@@ -18,5 +16,7 @@ rule prepare_dataset:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        data_root=CONFIG.data_root,
     script:
         "../scripts/prepare_dataset.py"

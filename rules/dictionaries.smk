@@ -9,9 +9,6 @@ rule learn_dictionaries:
         code=code("dictionaries"),
     output:
         manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
-    params:
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     log:
         f"{R}/logs/learn_dictionaries/{{backbone}}.log",
     benchmark:
@@ -21,6 +18,9 @@ rule learn_dictionaries:
         gpu=1,
         mem_mb=8000,
         runtime=480,
+    params:
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
     script:
         "../scripts/learn_dictionaries.py"
 
@@ -34,8 +34,6 @@ rule encode_codes:
         code=code("dictionaries/codes", "dictionaries/encoding"),
     output:
         manifest=f"{R}/codes/{{backbone}}/{{dataset}}/manifest.json",
-    params:
-        data_root=CONFIG.data_root,
     log:
         f"{R}/logs/encode_codes/{{backbone}}.{{dataset}}.log",
     benchmark:
@@ -45,5 +43,7 @@ rule encode_codes:
         gpu=1,
         mem_mb=8000,
         runtime=240,
+    params:
+        data_root=CONFIG.data_root,
     script:
         "../scripts/encode_codes.py"

@@ -117,8 +117,6 @@ rule draw_named_kinds:
         code=code("figures/named_kinds", "figures/style"),
     output:
         **figure("named_kinds", "Known truth"),
-    params:
-        options={"dictionary": CONFIG.measures.dictionary},
     log:
         f"{R}/logs/draw_named_kinds.log",
     benchmark:
@@ -127,6 +125,8 @@ rule draw_named_kinds:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        options={"dictionary": CONFIG.measures.dictionary},
     script:
         "../scripts/draw.py"
 

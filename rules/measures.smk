@@ -9,8 +9,6 @@ rule measure_backbones:
         code=code("measures/backbones", "measures/kinds_text", "data/prompts"),
     output:
         **tables("backbones", "kinds_text"),
-    params:
-        device=CONFIG.device,
     log:
         f"{R}/logs/measure_backbones.log",
     benchmark:
@@ -20,6 +18,8 @@ rule measure_backbones:
         gpu=1,
         mem_mb=4000,
         runtime=60,
+    params:
+        device=CONFIG.device,
     script:
         "../scripts/measure_backbones.py"
 
@@ -53,8 +53,6 @@ rule measure_latents:
         latents=f"{R}/tables/latents.parquet",
         exemplars=f"{R}/tables/exemplars.parquet",
         pictures=f"{R}/tables/exemplars.npz",
-    params:
-        data_root=CONFIG.data_root,
     log:
         f"{R}/logs/measure_latents.log",
     benchmark:
@@ -63,6 +61,8 @@ rule measure_latents:
     resources:
         mem_mb=6000,
         runtime=60,
+    params:
+        data_root=CONFIG.data_root,
     script:
         "../scripts/measure_latents.py"
 
@@ -116,10 +116,6 @@ rule measure_overlap:
         code=code("measures/overlap", "measures/sparse", "measures/stages/overlap"),
     output:
         **tables("overlap", "overlap_regions", "overlap_points"),
-    params:
-        codes=f"{R}/codes/{ADAPTED}",
-        datasets=f"{R}/datasets",
-        data_root=CONFIG.data_root,
     log:
         f"{R}/logs/measure_overlap.log",
     benchmark:
@@ -128,6 +124,10 @@ rule measure_overlap:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        codes=f"{R}/codes/{ADAPTED}",
+        datasets=f"{R}/datasets",
+        data_root=CONFIG.data_root,
     script:
         "../scripts/measure_overlap.py"
 
@@ -142,10 +142,6 @@ rule measure_decomposition:
         code=code("measures/decomposition", "measures/hybrids", "measures/stages/decomposition"),
     output:
         **tables("hybrids", "decomposition"),
-    params:
-        datasets=f"{R}/datasets",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     log:
         f"{R}/logs/measure_decomposition.log",
     benchmark:
@@ -155,6 +151,10 @@ rule measure_decomposition:
         gpu=1,
         mem_mb=6000,
         runtime=120,
+    params:
+        datasets=f"{R}/datasets",
+        data_root=CONFIG.data_root,
+        device=CONFIG.device,
     script:
         "../scripts/measure_decomposition.py"
 
