@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from conceptbench.backbones.folder import save_backbone_folder
+from conceptbench.backbones.folder import read_card, save_backbone_folder
 from conceptbench.backbones.pretrain_batches import Batch, Tokenizer, n_steps, training_batch
 from conceptbench.backbones.pretrain_losses import (
     AttributeHeads,
@@ -91,7 +91,7 @@ def train_backbone(
     config = model_config(recipe, vocabulary)
     save_backbone_folder(out, trainee.clip, config, PREPROCESS, card, merges=merges, dtype=torch.float16)
     shutil.rmtree(work)
-    return card
+    return read_card(out)
 
 
 def write_recipe_vocabulary(path: Path) -> int:
