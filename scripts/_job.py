@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from threadpoolctl import threadpool_limits
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import read_json, write_json
@@ -48,12 +49,12 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
 
 
 def _use_threads(threads: int) -> None:
-    """Give the numerical libraries that are already imported the threads that the job was granted."""
+    """Give the numerical libraries the threads that the job was granted, whether or not they are loaded yet."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    threadpool_limits(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    if "numba" in sys.modules:
-        numba = sys.modules["numba"]
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def device(snakemake: Any) -> str:
