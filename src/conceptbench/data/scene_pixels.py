@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from numba import njit
 
 from conceptbench.data.raster import clamp01, finish_pixels, in_threads, mix, polygon_distance, uniform, value_noise
-from conceptbench.data.scenes import CENTRES, COLOUR, FILL, MAX_OBJECTS, PLACE, RADII, SHAPE, SIZE, Scenes
+from conceptbench.data.scenes import COLOUR, FILL, MAX_OBJECTS, SHAPE, Scenes, object_centre, object_radius
 from conceptbench.data.vocabulary import COLOURS, FILLS, SHAPES
 
 IMAGE_SIZE = 64
@@ -179,8 +179,8 @@ def _paint_share(fill: int, distance: float, x: float, y: float) -> tuple[float,
 
 @njit(cache=True)
 def _draw_object(canvas: np.ndarray, factors: np.ndarray, jitter: np.ndarray) -> None:
-    radius = RADII[factors[SIZE]]
-    cx, cy = CENTRES[factors[PLACE], 0] + jitter[0], CENTRES[factors[PLACE], 1] + jitter[1]
+    radius = object_radius(factors)
+    cx, cy = object_centre(factors, jitter)
     cos, sin = math.cos(jitter[2]), math.sin(jitter[2])
     paint = _PALETTE[factors[COLOUR]]
     for py in range(max(0, int(cy - 1.3 * radius) - 1), min(IMAGE_SIZE, int(cy + 1.3 * radius) + 2)):
@@ -198,26 +198,36 @@ def _draw_object(canvas: np.ndarray, factors: np.ndarray, jitter: np.ndarray) ->
 
 @njit(cache=True, nogil=True)
 def _coverage(objects: np.ndarray, jitter: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    grid = weights.shape[0]
     for i in range(objects.shape[0]):
         visible = np.ones((IMAGE_SIZE, IMAGE_SIZE))
         for o in range(objects.shape[1] - 1, -1, -1):
-            if objects[i, o, SHAPE] < 0:
-                continue
-            radius = RADII[objects[i, o, SIZE]]
-            cx = CENTRES[objects[i, o, PLACE], 0] + jitter[i, o, 0]
-            cy = CENTRES[objects[i, o, PLACE], 1] + jitter[i, o, 1]
-            cos, sin = math.cos(jitter[i, o, 2]), math.sin(jitter[i, o, 2])
-            for py in range(max(0, int(cy - 1.3 * radius) - 1), min(IMAGE_SIZE, int(cy + 1.3 * radius) + 2)):
-                for px in range(max(0, int(cx - 1.3 * radius) - 1), min(IMAGE_SIZE, int(cx + 1.3 * radius) + 2)):
-                    dx, dy = px + 0.5 - cx, py + 0.5 - cy
-                    distance = _distance(objects[i, o, SHAPE], cos * dx + sin * dy, cos * dy - sin * dx, radius)
-                    share = visible[py, px] * clamp01(0.5 - distance)
-                    if share <= 0.0:
-                        continue
-                    visible[py, px] -= share
-                    for gy in range(grid):
-                        if weights[gy, py] > 0.0:
-                            for gx in range(grid):
-                                if weights[gx, px] > 0.0:
-                                    out[i, o, gy * grid + gx] += share * weights[gy, py] * weights[gx, px]
+            if objects[i, o, SHAPE] >= 0:
+                _cover(objects[i, o], jitter[i, o], weights, visible, out[i, o])
+
+
+@njit(cache=True)
+def _cover(
+    factors: np.ndarray, jitter: np.ndarray, weights: np.ndarray, visible: np.ndarray, cells: np.ndarray
+) -> None:
+    """Add what an object covers of the still visible part of each pixel to its cells, and take it from ``visible``."""
+    radius = object_radius(factors)
+    cx, cy = object_centre(factors, jitter)
+    cos, sin = math.cos(jitter[2]), math.sin(jitter[2])
+    for py in range(max(0, int(cy - 1.3 * radius) - 1), min(IMAGE_SIZE, int(cy + 1.3 * radius) + 2)):
+        for px in range(max(0, int(cx - 1.3 * radius) - 1), min(IMAGE_SIZE, int(cx + 1.3 * radius) + 2)):
+            dx, dy = px + 0.5 - cx, py + 0.5 - cy
+            distance = _distance(factors[SHAPE], cos * dx + sin * dy, cos * dy - sin * dx, radius)
+            share = visible[py, px] * clamp01(0.5 - distance)
+            if share > 0.0:
+                visible[py, px] -= share
+                _add_to_cells(weights, py, px, share, cells)
+
+
+@njit(cache=True)
+def _add_to_cells(weights: np.ndarray, py: int, px: int, share: float, cells: np.ndarray) -> None:
+    grid = weights.shape[0]
+    for gy in range(grid):
+        if weights[gy, py] > 0.0:
+            for gx in range(grid):
+                if weights[gx, px] > 0.0:
+                    cells[gy * grid + gx] += share * weights[gy, py] * weights[gx, px]
