@@ -1,6 +1,5 @@
 """Learn every dictionary (method, seed) at every hook point of a backbone, one pass over the tokens of a block."""
 
-from functools import partial
 from pathlib import Path
 
 from _job import device, job
@@ -21,12 +20,9 @@ with job(snakemake) as spec:
     rows, held_out = dataset.rows("train")[: spec["images"]], dataset.rows("val")[:HELD_OUT_IMAGES]
     out, files = Path(snakemake.output.manifest).parent, {}
     for block in spec["blocks"]:
-        batches = partial(
-            lambda epoch, block: store.shuffled_tokens(block, BATCH, spec["seed"], epoch, BUFFER, rows), block=block
-        )
         learnt = learn_many(
             methods,
-            batches,
+            lambda epoch, block=block: store.shuffled_tokens(block, BATCH, spec["seed"], epoch, BUFFER, rows),
             d=store.shape[2],
             seeds=spec["seeds_of"],
             held_out=store.read(block, held_out).reshape(-1, store.shape[2]),
