@@ -6,7 +6,7 @@ rule record_activations:
         backbone=f"{R}/backbones/{{backbone}}/card.json",
         dataset=f"{R}/datasets/{{dataset}}/card.json",
         stamp=stamps("record_activations", "backbone", "dataset"),
-        code=code("activations", "backbones/backbone", "backbones/cut", "backbones/preprocess"),
+        code=code("activations", *RUNNING),
     output:
         manifest=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
     log:
@@ -20,7 +20,5 @@ rule record_activations:
         runtime=240,
     params:
         work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     script:
         "../scripts/record_activations.py"

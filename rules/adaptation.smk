@@ -6,7 +6,7 @@ rule adapt:
         backbone=f"{R}/backbones/{ADAPTED}/card.json",
         dataset=f"{R}/datasets/{{task}}/card.json",
         stamp=stamps("adapt", "task", "method"),
-        code=code("adaptation", "backbones/backbone", "backbones/cut", "backbones/preprocess"),
+        code=code("adaptation", *RUNNING),
     output:
         manifest=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         predictions=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/predictions.parquet",
@@ -19,9 +19,6 @@ rule adapt:
         gpu=1,
         mem_mb=6000,
         runtime=240,
-    params:
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     script:
         "../scripts/adapt.py"
 
@@ -32,7 +29,7 @@ rule record_adapted:
         adapters=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         dataset=f"{R}/datasets/{{task}}/card.json",
         stamp=stamps("record_adapted", "task", "method"),
-        code=code("activations", "adaptation/prompts", "backbones/cut"),
+        code=code("activations", "adaptation/prompts", *RUNNING),
     output:
         manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
     log:
@@ -46,8 +43,6 @@ rule record_adapted:
         runtime=240,
     params:
         work=f"{R}/.work/adapted/{ADAPTED}/{{task}}/{{method}}",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     script:
         "../scripts/record_adapted.py"
 

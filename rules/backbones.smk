@@ -1,9 +1,32 @@
 # Backbones: the small ones are shipped (and trained again when anything that defines them changes), others are fetched.
 
+PRETRAINING = ["backbones/pretrain", *(f"backbones/pretrain_{part}" for part in ("batches", "losses", "views"))]
+PICTURES = [
+    *(f"data/{name}" for name in ("raster", "geometry", "vocabulary", "scenes", "scene_pixels", "edits", "captions")),
+    *("data/flora", "data/terra", "data/web"),
+]
+"""What a trained backbone sees; a change that alters no picture or caption leaves the shipped weights valid."""
+
+
+def shipped_files(wildcards):
+    """The files of the shipped backbone of that name, if there is one."""
+    folder = ROOT / "src" / "conceptbench" / "backbones" / "shipped" / wildcards.backbone
+    return [str(path) for path in sorted(folder.glob("*"))]
+
+
+def local_files(wildcards):
+    """Configuration and weights of a backbone that is a local folder."""
+    spec = CONFIG.backbones[wildcards.backbone]
+    if spec.kind != "local":
+        return []
+    return [str(Path(spec.path) / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")]
+
 
 rule train_backbone:
     input:
         stamp=stamps("train_backbone", "backbone"),
+        shipped=shipped_files,
+        code=code("backbones/recipes", "backbones/shipped", *PRETRAINING, "backbones/tokenizer", *PICTURES),
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",
@@ -26,6 +49,8 @@ rule train_backbone:
 rule fetch_backbone:
     input:
         stamp=stamps("fetch_backbone", "backbone"),
+        files=local_files,
+        code=code("backbones/load", "backbones/folder"),
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",
@@ -35,7 +60,6 @@ rule fetch_backbone:
         f"{R}/benchmarks/fetch_backbone/{{backbone}}.tsv"
     wildcard_constraints:
         backbone="|".join(FETCHED) or "none",
-    retries: 2
     threads: 1
     resources:
         mem_mb=8000,

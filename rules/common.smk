@@ -28,9 +28,12 @@ TRUTH_TABLES = [
     *("truth_factors", "truth_patches", "truth_permutation", "truth_matching", "truth_counterfactual"),
     *("truth_summary", "truth_comparison", "kinds", "kinds_null"),
 ]
+RUNNING = ["seeds", "tables", *(f"backbones/{name}" for name in ("backbone", "cut", "load", "folder", "preprocess"))]
+"""Code that runs a backbone."""
+MEASURING = ["inference", "seeds", "tables", "measures/resampling", "measures/sparse", "measures/stages/encoded"]
 TRUTH_CODE = [
-    *(f"measures/{name}" for name in ("truth", "ranking", "resampling", "sparse", "comparison", "patches")),
-    *(f"measures/{name}" for name in ("matching", "counterfactual", "kinds", "stages/truth")),
+    *(f"measures/{name}" for name in ("truth", "ranking", "comparison", "patches", "matching", "counterfactual")),
+    *("measures/kinds", "measures/kinds_text", "measures/stages/truth", "data/truth", "data/pairs", *MEASURING),
 ]
 """Parts of the experiment that the configuration may leave out: the rendered truth, and adaptation with its measures."""
 METRIC_TABLES = [

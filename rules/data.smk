@@ -16,7 +16,5 @@ rule prepare_dataset:
     resources:
         mem_mb=2000,
         runtime=60,
-    params:
-        data_root=CONFIG.data_root,
     script:
         "../scripts/prepare_dataset.py"

@@ -6,7 +6,7 @@ rule learn_dictionaries:
         activations=f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json",
         dataset=f"{R}/datasets/{CONFIG.dictionaries.train_on}/card.json",
         stamp=stamps("learn_dictionaries", "backbone"),
-        code=code("dictionaries"),
+        code=code("dictionaries", "seeds", "tables"),
     output:
         manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
     log:
@@ -18,9 +18,6 @@ rule learn_dictionaries:
         gpu=1,
         mem_mb=8000,
         runtime=480,
-    params:
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     script:
         "../scripts/learn_dictionaries.py"
 
@@ -43,7 +40,5 @@ rule encode_codes:
         gpu=1,
         mem_mb=8000,
         runtime=240,
-    params:
-        data_root=CONFIG.data_root,
     script:
         "../scripts/encode_codes.py"

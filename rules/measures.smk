@@ -6,7 +6,7 @@ rule measure_backbones:
         backbones=[f"{R}/backbones/{name}/card.json" for name in CONFIG.hooks],
         dataset=f"{R}/datasets/{TRUTH}/card.json",
         stamp=stamp("measure_backbones"),
-        code=code("measures/backbones", "measures/kinds_text", "data/prompts"),
+        code=code("measures/backbones", "measures/kinds_text", "measures/kinds", "data/prompts", *MEASURING),
     output:
         **tables("backbones", "kinds_text"),
     log:
@@ -18,8 +18,6 @@ rule measure_backbones:
         gpu=1,
         mem_mb=4000,
         runtime=60,
-    params:
-        device=CONFIG.device,
     script:
         "../scripts/measure_backbones.py"
 
@@ -28,7 +26,7 @@ rule measure_dictionaries:
     input:
         dictionaries=[f"{R}/dictionaries/{name}/manifest.json" for name in CONFIG.hooks],
         stamp=stamp("measure_dictionaries"),
-        code=code("measures/dictionaries"),
+        code=code("measures/dictionaries", "tables"),
     output:
         table=f"{R}/tables/dictionaries.parquet",
     log:
@@ -48,7 +46,7 @@ rule measure_latents:
         codes=[f"{R}/codes/{ADAPTED}/{name}/manifest.json" for name in CONFIG.measures.latents_on],
         datasets=[f"{R}/datasets/{name}/card.json" for name in CONFIG.measures.latents_on],
         stamp=stamp("measure_latents"),
-        code=code("measures/latents", "measures/sparse", "measures/stages/latents"),
+        code=code("measures/latents", "measures/stages/latents", *MEASURING),
     output:
         latents=f"{R}/tables/latents.parquet",
         exemplars=f"{R}/tables/exemplars.parquet",
@@ -61,8 +59,6 @@ rule measure_latents:
     resources:
         mem_mb=6000,
         runtime=60,
-    params:
-        data_root=CONFIG.data_root,
     script:
         "../scripts/measure_latents.py"
 
@@ -92,7 +88,7 @@ rule measure_accuracy:
     input:
         predictions=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/predictions.parquet", METHODS),
         stamp=stamp("measure_accuracy"),
-        code=code("measures/accuracy", "measures/resampling", "measures/stages/accuracy"),
+        code=code("measures/accuracy", "measures/stages/accuracy", *MEASURING),
     output:
         **tables("accuracy", "accuracy_difference"),
     log:
@@ -113,7 +109,7 @@ rule measure_overlap:
         codes=[f"{R}/codes/{ADAPTED}/{task}/manifest.json" for task in TASKS],
         datasets=[f"{R}/datasets/{task}/card.json" for task in TASKS],
         stamp=stamp("measure_overlap"),
-        code=code("measures/overlap", "measures/sparse", "measures/stages/overlap"),
+        code=code("measures/overlap", "measures/latents", "measures/stages/overlap", *MEASURING),
     output:
         **tables("overlap", "overlap_regions", "overlap_points"),
     log:
@@ -127,7 +123,6 @@ rule measure_overlap:
     params:
         codes=f"{R}/codes/{ADAPTED}",
         datasets=f"{R}/datasets",
-        data_root=CONFIG.data_root,
     script:
         "../scripts/measure_overlap.py"
 
@@ -139,7 +134,7 @@ rule measure_decomposition:
         zero_shot=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", BEFORE),
         datasets=[f"{R}/datasets/{task}/card.json" for task in TASKS],
         stamp=stamp("measure_decomposition"),
-        code=code("measures/decomposition", "measures/hybrids", "measures/stages/decomposition"),
+        code=code("measures/decomposition", "measures/hybrids", "measures/stages", *MEASURING),
     output:
         **tables("hybrids", "decomposition"),
     log:
@@ -153,8 +148,6 @@ rule measure_decomposition:
         runtime=120,
     params:
         datasets=f"{R}/datasets",
-        data_root=CONFIG.data_root,
-        device=CONFIG.device,
     script:
         "../scripts/measure_decomposition.py"
 
@@ -163,7 +156,7 @@ rule collect_metrics:
     input:
         tables=[f"{R}/tables/{name}.parquet" for name in METRIC_TABLES],
         stamp=stamp("collect_metrics"),
-        code=code("measures/metrics"),
+        code=code("measures/metrics", "tables"),
     output:
         metrics=f"{R}/metrics.json",
     log:

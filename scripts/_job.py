@@ -57,11 +57,17 @@ def _use_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
+def data_root(snakemake: Any) -> Path | None:
+    """The folder of the real data; a place, not a parameter: moving it re-runs nothing."""
+    folder = snakemake.config.get("data_root")
+    return Path(folder) if folder else None
+
+
 def device(snakemake: Any) -> str:
     """The torch device of a job: `auto` is a GPU when the job was granted one and there is one."""
     import torch
 
-    wanted = str(snakemake.params.device)
+    wanted = str(snakemake.config.get("device", "auto"))
     if wanted == "auto":
         return "cuda" if int(snakemake.resources.get("gpu", 0)) > 0 and torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from _job import device, job
+from _job import data_root, device, job
 
 from conceptbench.adaptation import adapt, evaluate
 from conceptbench.backbones import load_backbone
@@ -12,9 +12,8 @@ from conceptbench.provenance import write_manifest
 from conceptbench.tables import write_table
 
 with job(snakemake) as spec:
-    root = snakemake.params.data_root
     backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
-    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
     out, files, tables = Path(snakemake.output.manifest).parent, {}, []
     for seed in spec["seeds"]:
         method = {"name": spec["name"], **spec["method"]}

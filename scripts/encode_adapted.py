@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import job
+from _job import device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.dictionaries import Codes, load_dictionary
@@ -11,11 +11,12 @@ from conceptbench.provenance import write_manifest
 IMAGES = 512
 
 with job(snakemake) as spec:
+    place = device(snakemake)
     learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}
     dictionary = load_dictionary(learnt / f"block{spec['block']}" / spec["dictionary"] / f"seed{spec['seeds'][0]}")
     for seed in spec["seeds"]:
-        store = ActivationStore.open(out / f"seed{seed}")
-        parts = [dictionary.encode(tokens) for _, tokens in store.iterate(spec["block"], None, IMAGES)]
+        store = ActivationStore.open(out / f"seed{seed}", {"backbone": spec["backbone"], "block": spec["block"]})
+        parts = [dictionary.encode(tokens, place) for _, tokens in store.iterate(spec["block"], None, IMAGES)]
         files[f"seed{seed}"] = out / f"seed{seed}" / "codes.safetensors"
         Codes.concatenate(parts).save(files[f"seed{seed}"])
     write_manifest(

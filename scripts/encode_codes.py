@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import job
+from _job import data_root, device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
@@ -12,8 +12,8 @@ from conceptbench.provenance import write_manifest
 IMAGES = 512
 
 with job(snakemake) as spec:
-    root = snakemake.params.data_root
-    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    place = device(snakemake)
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
     expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
     store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     rows = [row for split in spec["splits"] if split in dataset.card["splits"] for row in dataset.rows(split)]
@@ -21,11 +21,11 @@ with job(snakemake) as spec:
     for block in spec["blocks"]:
         for name, seeds in spec["seeds_of"].items():
             for seed in seeds:
-                place = Path(f"block{block}") / name / f"seed{seed}"
-                dictionary = load_dictionary(learnt / place)
-                parts = [dictionary.encode(tokens) for _, tokens in store.iterate(block, rows, IMAGES)]
-                Codes.concatenate(parts).save(out / place / "codes.safetensors")
-                files[f"{block}.{name}.{seed}"] = out / place / "codes.safetensors"
+                folder = Path(f"block{block}") / name / f"seed{seed}"
+                dictionary = load_dictionary(learnt / folder)
+                parts = [dictionary.encode(tokens, place) for _, tokens in store.iterate(block, rows, IMAGES)]
+                Codes.concatenate(parts).save(out / folder / "codes.safetensors")
+                files[f"{block}.{name}.{seed}"] = out / folder / "codes.safetensors"
     write_manifest(
         snakemake.output.manifest,
         outputs=files,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import device, job
+from _job import data_root, device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
@@ -12,12 +12,12 @@ from conceptbench.provenance import write_manifest
 BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 
 with job(snakemake) as spec:
-    root = snakemake.params.data_root
-    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
     expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
     store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     methods = [specify(name=name, **options) for name, options in spec["methods"].items()]
-    rows, held_out = dataset.rows("train")[: spec["images"]], dataset.rows("val")[:HELD_OUT_IMAGES]
+    rows = dataset.sample("train", spec["images"], spec["seed"])
+    held_out = dataset.sample("val", HELD_OUT_IMAGES, spec["seed"])
     out, files = Path(snakemake.output.manifest).parent, {}
     for block in spec["blocks"]:
         learnt = learn_many(

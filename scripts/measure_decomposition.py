@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import device, job
+from _job import data_root, device, job
 
 from conceptbench.adaptation import load_adapter
 from conceptbench.backbones import load_backbone
@@ -12,13 +12,12 @@ from conceptbench.measures.stages.overlap import join_tables
 from conceptbench.tables import write_table
 
 with job(snakemake) as spec:
-    root = Path(snakemake.params.data_root) if snakemake.params.data_root else None
     backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
     parts = []
     for path in snakemake.input.adapted:
         trained, method = Path(path).parents[1], Path(path).parent.name
         task = trained.name
-        dataset = open_dataset(Path(snakemake.params.datasets) / task, root)
+        dataset = open_dataset(Path(snakemake.params.datasets) / task, data_root(snakemake))
         adapters = {
             seed: tuple(load_adapter(trained / name / f"seed{seed}", backbone) for name in ("zero-shot", method))
             for seed in spec["seeds"]

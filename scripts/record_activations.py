@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import device, job
+from _job import data_root, device, job
 
 from conceptbench.activations import record
 from conceptbench.backbones import load_backbone
@@ -10,10 +10,9 @@ from conceptbench.data import open_dataset
 
 with job(snakemake) as spec:
     place = device(snakemake)
-    root = snakemake.params.data_root
     record(
         load_backbone(Path(snakemake.input.backbone).parent, place, name=spec["backbone"]),
-        open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None),
+        open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake)),
         spec["blocks"],
         Path(snakemake.output.manifest).parent,
         work=Path(snakemake.params.work),

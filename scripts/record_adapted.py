@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from _job import device, job
+from _job import data_root, device, job
 
 from conceptbench.activations import RecordingContext, record
 from conceptbench.adaptation import load_adapter
@@ -13,9 +13,8 @@ from conceptbench.provenance import write_manifest
 from conceptbench.tables import sha256_file
 
 with job(snakemake) as spec:
-    root = snakemake.params.data_root
     backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
-    dataset = open_dataset(Path(snakemake.input.dataset).parent, Path(root) if root else None)
+    dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
     adapters, out, files = Path(snakemake.input.adapters).parent, Path(snakemake.output.manifest).parent, {}
     for seed in spec["seeds"]:
         adapter = load_adapter(adapters / f"seed{seed}", backbone)

@@ -15,6 +15,7 @@ from PIL import Image
 from conceptbench.data.files import read_image
 from conceptbench.data.spec import RENDERED
 from conceptbench.errors import ConceptBenchError
+from conceptbench.seeds import rng
 from conceptbench.tables import read_json, read_table
 
 COLUMNS = ("image", "path", "stream", "index", "label", "class_name", "split", "captions", "sha256")
@@ -52,6 +53,16 @@ class Dataset:
             known = ", ".join(self.manifest["split"].unique())
             raise ConceptBenchError(f"Data set {self.name} has no split '{split}'; it has {known}.")
         return found
+
+    def sample(self, split: str, n: int | None, seed: int) -> Int[np.ndarray, " n"]:
+        """At most ``n`` rows of a split, drawn without replacement and put in order; all of them for None.
+
+        Files are often listed class by class, so the first n would be a few classes only.
+        """
+        rows = self.rows(split)
+        if n is None or n >= len(rows):
+            return rows
+        return np.sort(rng(seed, "sample", self.name, split).choice(rows, n, replace=False))
 
     def labels(self, rows: Sequence[int] | np.ndarray) -> Int[np.ndarray, " n"]:
         """Labels of rows (-1: none)."""
