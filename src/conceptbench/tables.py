@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 
 from conceptbench.errors import ConceptBenchError
 
@@ -22,7 +23,11 @@ ESTIMATE_COLUMNS: Final = ("estimate", "low", "high", "n", "seed", "note")
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success move it into place, on failure remove it.
 
-    The content is flushed to the disk before the move, so that a file of the final name is always complete.
+    The content is flushed to the disk before the move, so that a file of the final name is always complete. A full
+    disk shows as OSError, or as SafetensorError when safetensors writes the temporary file.
+
+    Raises:
+        ConceptBenchError: when the disk refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,8 +37,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConceptBenchError(f"Cannot write {path}: {reason}; free or repair the disk and run again.") from error
     finally:
         temporary.unlink(missing_ok=True)

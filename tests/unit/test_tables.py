@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
+from torch import nn
 
+from conceptbench.backbones.folder import save_backbone_folder
+from conceptbench.dictionaries import Codes
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import (
     ESTIMATE_COLUMNS,
@@ -78,13 +82,41 @@ def test_failure_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")]
+)
+def test_full_disk_is_one_sentence_and_leaves_the_old_file(failure: Exception, tmp_path: Path) -> None:
+    target = tmp_path / "codes.safetensors"
+    target.write_bytes(b"old")
     with (
-        pytest.raises(ConceptBenchError, match=r"Cannot write .*x\.txt: No space left on device"),
-        atomic_write(tmp_path / "x.txt"),
+        pytest.raises(ConceptBenchError, match=r"Cannot write .*codes\.safetensors: .*No space left.*free or repair"),
+        atomic_write(target) as partial,
     ):
-        raise OSError(28, "No space left on device")
-    assert not list(tmp_path.iterdir())
+        partial.write_bytes(b"half")
+        raise failure
+    assert [path.name for path in tmp_path.iterdir()] == ["codes.safetensors"] and target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("module", ["dictionaries.codes", "backbones.folder"])
+def test_tensors_on_a_full_disk(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, path: Path, metadata: object = None) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(f"conceptbench.{module}.save_file", full)
+    with pytest.raises(ConceptBenchError, match="No space left on device"):
+        if module == "dictionaries.codes":
+            empty = Codes(np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), (1, 2, 4), "d")
+            empty.save(tmp_path / "codes.safetensors")
+        else:
+            save_backbone_folder(tmp_path, SmallModel(), {}, {}, {})
+    assert not [path.name for path in tmp_path.iterdir() if "safetensors" in path.name]
+
+
+class SmallModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.Linear(2, 2)
 
 
 @given(PLAIN)
