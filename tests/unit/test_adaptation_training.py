@@ -281,7 +281,9 @@ def test_methods_with_text_refuse_an_image_only_backbone(method, hues):
 
 
 def test_more_shots_than_images(clip, hues):
-    with pytest.raises(ConceptBenchError, match="Class 'annual crop' has 6 training images, fewer than 16 shots"):
+    with pytest.raises(
+        ConceptBenchError, match="Data set 'hues': Class 'annual crop' has 6 training images, fewer than 16 shots"
+    ):
         adapt(FAST, clip, hues, shots=16, seed=1)
 
 

@@ -72,7 +72,10 @@ def few_shot_task(dataset: Dataset, shots: int, seed: int, setting: Setting) -> 
     from conceptbench.data import few_shot
 
     trained = next(iter(candidate_labels(dataset.classes, setting).values()))
-    drawn = few_shot(dataset.manifest, shots, seed)
+    try:
+        drawn = few_shot(dataset.manifest, shots, seed)
+    except ConceptBenchError as error:
+        raise ConceptBenchError(f"Data set {dataset.name!r}: {error}") from error
     train_rows, train_targets = _restrict(dataset, drawn["train"], trained)
     val_rows, val_targets = _restrict(dataset, drawn["val"], trained)
     return Task(
