@@ -38,6 +38,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `parameters` in place by SGD and return the record of the training; the last epoch is the result.
 
+    This function writes no file; saving is left to the caller.
+
     Raises ConceptBenchError when a loss is not finite.
     """
     optimizer = torch.optim.SGD(
@@ -60,7 +62,7 @@ def train(
                 if not math.isfinite(loss):
                     raise ConceptBenchError(
                         f"adaptation {name!r} on data set {task.dataset.name!r}: the loss became {loss} in epoch "
-                        f"{epoch}; nothing was written; lower its lr or look for non-finite backbone weights."
+                        f"{epoch}; lower its lr or look for non-finite backbone weights."
                     )
                 total += loss
                 bar.update()

@@ -75,7 +75,7 @@ class _Trainer:
         if self.report is not None and not math.isfinite(self.report.loss):
             raise ConceptBenchError(
                 f"The loss of dictionary '{self.spec.name}' (seed {self.seed}) is {self.report.loss} "
-                f"at step {self.steps}; nothing was written. Lower its learning rate in the configuration."
+                f"at step {self.steps}; lower its learning rate in the configuration."
             )
 
 
@@ -113,7 +113,9 @@ def learn_many(
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[tuple[str, int], Dictionary]:
-    """Learn every specification with every seed on one pass over the tokens per epoch. Nothing is written.
+    """Learn every specification with every seed on one pass over the tokens per epoch.
+
+    This function writes no file; saving is left to the caller.
 
     Args:
         specs: what to learn; names are unique.
