@@ -5,7 +5,7 @@ rule record_activations:
     input:
         backbone=f"{R}/backbones/{{backbone}}/card.json",
         dataset=f"{R}/datasets/{{dataset}}/card.json",
-        stamp=stamps("record_activations", "backbone", "dataset"),
+        stamp=stamps("record_activations", backbone=CONFIG.hooks, dataset=CONFIG.datasets),
         code=code("activations", *RUNNING),
     output:
         manifest=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",

@@ -5,7 +5,7 @@ rule adapt:
     input:
         backbone=f"{R}/backbones/{ADAPTED}/card.json",
         dataset=f"{R}/datasets/{{task}}/card.json",
-        stamp=stamps("adapt", "task", "method"),
+        stamp=stamps("adapt", task=TASKS, method=METHODS),
         code=code("adaptation", *RUNNING),
     output:
         manifest=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
@@ -28,7 +28,7 @@ rule record_adapted:
         backbone=f"{R}/backbones/{ADAPTED}/card.json",
         adapters=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         dataset=f"{R}/datasets/{{task}}/card.json",
-        stamp=stamps("record_adapted", "task", "method"),
+        stamp=stamps("record_adapted", task=TASKS, method=METHODS),
         code=code("activations", "adaptation/prompts", *RUNNING),
     output:
         manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
@@ -51,7 +51,7 @@ rule encode_adapted:
     input:
         activations=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         dictionaries=f"{R}/dictionaries/{ADAPTED}/manifest.json",
-        stamp=stamps("encode_adapted", "task", "method"),
+        stamp=stamps("encode_adapted", task=TASKS, method=METHODS),
         code=code("dictionaries/codes", "dictionaries/encoding"),
     output:
         manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/codes.json",

@@ -24,7 +24,7 @@ def local_files(wildcards):
 
 rule train_backbone:
     input:
-        stamp=stamps("train_backbone", "backbone"),
+        stamp=stamps("train_backbone", backbone=TRAINED),
         shipped=shipped_files,
         code=code("backbones/recipes", "backbones/shipped", *PRETRAINING, "backbones/tokenizer", *PICTURES),
     output:
@@ -48,7 +48,7 @@ rule train_backbone:
 
 rule fetch_backbone:
     input:
-        stamp=stamps("fetch_backbone", "backbone"),
+        stamp=stamps("fetch_backbone", backbone=FETCHED),
         files=local_files,
         code=code("backbones/load", "backbones/folder"),
     output:

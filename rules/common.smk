@@ -1,5 +1,6 @@
 # Helper functions of the rules: the typed configuration, parameter stamps, code files. Nothing here imports torch.
 import json
+from itertools import product
 from pathlib import Path
 
 from conceptbench.config import load_config, stage_spec
@@ -57,13 +58,15 @@ def stamp(stage, **names):
     return str(path)
 
 
-def stamps(stage, *names):
-    """An input function: the stamp of a rule for the wildcards of the given names."""
+def stamps(stage, **names):
+    """The parameter stamps of a rule with wildcards, as a path with these wildcards; every stamp is written now.
 
-    def find(wildcards):
-        return stamp(stage, **{name: getattr(wildcards, name) for name in names})
-
-    return find
+    Written later, while the DAG is built, a stamp could be missing in what Snakemake has listed of the folder before.
+    """
+    for values in product(*names.values()):
+        stamp(stage, **dict(zip(names, values)))
+    wildcards = "".join(f".{{{name}}}" for name in names)
+    return f"{R}/stamps/{stage}{wildcards}.json"
 
 
 def code(*packages):

@@ -3,7 +3,7 @@
 
 rule prepare_dataset:
     input:
-        stamp=stamps("prepare_dataset", "dataset"),
+        stamp=stamps("prepare_dataset", dataset=CONFIG.datasets),
         code=code("data"),
     output:
         manifest=f"{R}/datasets/{{dataset}}/manifest.parquet",

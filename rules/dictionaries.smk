@@ -5,7 +5,7 @@ rule learn_dictionaries:
     input:
         activations=f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json",
         dataset=f"{R}/datasets/{CONFIG.dictionaries.train_on}/card.json",
-        stamp=stamps("learn_dictionaries", "backbone"),
+        stamp=stamps("learn_dictionaries", backbone=CONFIG.hooks),
         code=code("dictionaries", "seeds", "tables"),
     output:
         manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
@@ -27,7 +27,7 @@ rule encode_codes:
         activations=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
         dictionaries=f"{R}/dictionaries/{{backbone}}/manifest.json",
         dataset=f"{R}/datasets/{{dataset}}/card.json",
-        stamp=stamps("encode_codes", "backbone", "dataset"),
+        stamp=stamps("encode_codes", backbone=CONFIG.hooks, dataset=CONFIG.datasets),
         code=code("dictionaries/codes", "dictionaries/encoding"),
     output:
         manifest=f"{R}/codes/{{backbone}}/{{dataset}}/manifest.json",

@@ -22,7 +22,10 @@ print("heavy:", sorted({"torch", "open_clip", "timm", "zarr", "numba", "sklearn"
 print("cpu seconds:", used.ru_utime + used.ru_stime)
 """
 
-ALLOWED_LINTS = {"Specify a conda environment or container for each rule."}
+ALLOWED_LINTS = (
+    r"Specify a conda environment or container for each rule\.",
+    r"Param (codes|datasets) is a prefix of input or output file but hardcoded",
+)
 """Explained in docs/workflow.md."""
 
 
@@ -35,7 +38,8 @@ def test_reading_the_workflow_is_fast_and_imports_nothing_heavy(empty: Workspace
 def test_linter_has_only_the_explained_complaints(empty: Workspace) -> None:
     done = empty.run(sys.executable, "-m", "snakemake", "--lint", "--configfile", "examples/smoke.yaml", check=False)
     assert "Lints for" in done.stdout
-    assert set(re.findall(r"^    \* (.*?):$", done.stdout, flags=re.MULTILINE)) <= ALLOWED_LINTS
+    found = set(re.findall(r"^    \* (.*?):$", done.stdout, flags=re.MULTILINE))
+    assert not {lint for lint in found if not any(re.fullmatch(allowed, lint) for allowed in ALLOWED_LINTS)}
 
 
 def test_rules_are_formatted() -> None:

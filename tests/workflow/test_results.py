@@ -34,8 +34,8 @@ def test_every_table_is_there_in_both_formats(finished: Workspace) -> None:
     folder = finished.results / "tables"
     assert {path.stem for path in folder.glob("*.parquet")} >= TABLES
     assert {path.stem for path in folder.glob("*.csv")} >= TABLES
-    for path in folder.glob("*.parquet"):
-        assert len(pd.read_parquet(path)), f"{path.name} is empty"
+    empty = {path.stem for path in folder.glob("*.parquet") if pd.read_parquet(path).empty}
+    assert empty <= {"kinds_null"}  # groups of latents as large as a kind's do not exist among 64
 
 
 def test_every_figure_is_there_with_its_values(finished: Workspace) -> None:
@@ -60,8 +60,9 @@ def test_nothing_unfinished_is_left(finished: Workspace) -> None:
 
 
 def test_every_job_recorded_its_time(finished: Workspace) -> None:
-    timed = {path.name.removesuffix(".timing.json") for path in (finished.results / "logs").rglob("*.timing.json")}
-    logged = {path.name.removesuffix(".log") for path in (finished.results / "logs").rglob("*.log")}
+    logs = finished.results / "logs"
+    timed = {str(path).removesuffix(".timing.json") for path in logs.rglob("*.timing.json")}
+    logged = {str(path).removesuffix(".log") for path in logs.rglob("*.log")}
     assert timed == logged
     table = pd.read_parquet(finished.results / "tables" / "runtime.parquet")
     assert table["jobs"].sum() == len(logged) - 2  # all but measure_runtime and draw_runtime, which come after

@@ -91,9 +91,17 @@ class Workspace:
         return planned_rules(text)
 
     def copy(self, folder: Path) -> "Workspace":
-        """A copy with all results and Snakemake's own records, times kept."""
-        shutil.copytree(self.folder, folder, symlinks=True)
+        """A copy with all results and Snakemake's own records, times kept; large results are links."""
+        shutil.copytree(self.folder, folder, symlinks=True, copy_function=_link_large_results)
         return Workspace(folder)
+
+
+def _link_large_results(source: str, target: str) -> None:
+    """The workflow replaces large files, it never writes into them; so a copy may share them."""
+    if "/results/" in source and Path(source).stat().st_size > 2**19:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def planned_rules(text: str) -> dict[str, int]:
