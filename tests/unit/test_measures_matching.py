@@ -142,9 +142,12 @@ KINDS = {
 KIND_SPEC = KindSpec(n_null=20, n_resamples=100)
 
 
-def kind_world(seed: int, unites: bool, n: int = 600) -> tuple[Side, pd.DataFrame]:
+def kind_world(seed: int, unites: bool, n: int = 600, often: float = 0.0) -> tuple[Side, pd.DataFrame]:
+    """One object an image; with probability `often` it is a member of the kind."""
     rng = np.random.default_rng(seed)
     shapes, colours = rng.integers(0, 5, n), rng.integers(0, 5, n)
+    member = rng.integers(0, 3, n)
+    shapes, colours = np.where(rng.random(n) < often, [member, member], [shapes, colours])
     objects = pd.DataFrame(
         {"image": range(n), "shape": [SHAPES[i] for i in shapes], "colour": [COLOURS[i] for i in colours]}
     )
@@ -170,6 +173,23 @@ def test_a_latent_that_unites_a_kind_beats_random_groups() -> None:
     assert row["p"] == pytest.approx(1 / 21)
     assert len(null) == row["n_null"] == 20
     assert row["null_high"] < 0.75
+
+
+def test_a_frequent_kind_counts_with_as_many_images_as_its_null() -> None:
+    images = (range(600), range(600))
+    (_, objects_a), (_, objects_b) = kind_world(0, False, often=0.5), kind_world(1, False, often=0.5)
+    present = composition_presence(objects_b, images[1], KINDS["wug"]).sum(axis=0)
+    p = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        a, b = (
+            side(from_dense(rng.random((600, 1, 40))), FactorLabels(np.zeros((600, 0), bool), ()), TRUTH, False)
+            for _ in range(2)
+        )
+        table, null = unite_kinds(a, b, objects_a, objects_b, images, KINDS, np.random.default_rng(0), KIND_SPEC)
+        assert set(null["n_positive"]) == {table.loc[0, "n_positive"]} and table.loc[0, "n_positive"] < present.min()
+        p.append(table.loc[0, "p"])
+    assert 0.3 < np.mean(p) < 0.7
 
 
 def test_latents_of_shapes_and_colours_do_not_unite_a_kind() -> None:

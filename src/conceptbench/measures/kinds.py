@@ -4,6 +4,11 @@ United AUROC of a latent for a kind: the smallest, over the members of the kind,
 that member from images without any member. A latent of one shape or colour fails on the other members, so a high value
 means that the latent unites all of them. The latent is chosen on split A and scored on split B. The null is the best
 latent for random groups of as many compositions that share no value, none of which belongs to a kind.
+
+A smallest AUROC over few images is low by luck alone, and the world shows members of kinds more often than other
+compositions. Therefore every member, of a kind or of a random group, counts with equally many images: for each set of
+factors and each split a number is fixed, and that many images are drawn from those that show the member. The others
+are left out, neither positive nor negative. The draw does not depend on the dictionary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +35,7 @@ Composition = Mapping[str, str]
 class KindSpec:
     """Choices of the named-kinds measure."""
 
-    n_null: int = 100
+    n_null: int = 200
     """Random groups."""
     minimum_images: int = 5
     """Images a member needs on both splits to enter a group."""
@@ -39,10 +44,25 @@ class KindSpec:
 
 @dataclass(frozen=True)
 class _Group:
-    """Presence [image, member] of the members of one group on both splits."""
+    """Images that count for each member [image, member], and images without any member [image], on both splits."""
 
     positive_a: NDArray[np.bool_]
     positive_b: NDArray[np.bool_]
+    outside_a: NDArray[np.bool_]
+    outside_b: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Compositions that fix the same factors and belong to no kind: presence [image, composition] on both splits.
+
+    `counts` is the number of images that each member with these factors counts with, on split A and on split B.
+    """
+
+    compositions: list[Composition]
+    present_a: NDArray[np.bool_]
+    present_b: NDArray[np.bool_]
+    counts: tuple[int, int]
 
 
 def composition_presence(
@@ -85,19 +105,21 @@ def unite_kinds(
     Returns:
         `kinds`: kind, latent, sign, statistic (united_auroc), selected (on A), members (text), weakest_member,
         null_median, null_high (95 % quantile), n_null, p (share of null groups at least as good, +1 correction), q
-        (Benjamini-Hochberg over kinds), estimate, low, high, n (images of B), note.
-        `kinds_null`: group, n_members, estimate.
+        (Benjamini-Hochberg over kinds), n_positive (images of B that count for the rarest member), estimate, low,
+        high, n (images of B), note. `kinds_null`: group, n_members, n_positive, estimate.
     """
     spec = spec or KindSpec()
-    null_groups = _null_groups(objects_a, objects_b, images, kinds, rng, spec)
+    presence = {kind: _presence(objects_a, objects_b, images, members) for kind, members in kinds.items()}
+    pools = _pools(objects_a, objects_b, images, kinds, presence, spec)
+    groups = {kind: _kind_group(members, *presence[kind], pools, rng) for kind, members in kinds.items()}
+    null_groups = _null_groups(pools, kinds, rng, spec)
     null = [found[2] for found in _choose(a, b, null_groups)]
-    null_frame = pd.DataFrame(
-        {"group": range(len(null)), "n_members": [g.positive_a.shape[1] for g in null_groups], "estimate": null}
-    )
+    null_frame = pd.DataFrame({"group": range(len(null)), "n_members": [g.positive_a.shape[1] for g in null_groups]})
+    null_frame = null_frame.assign(n_positive=[_rarest(group) for group in null_groups], estimate=null)
     weights = image_weights(len(images[1]), spec.n_resamples, rng)
     rows = []
     for kind, members in kinds.items():
-        group = _group(objects_a, objects_b, images, members)
+        group = groups[kind]
         names = [" ".join(f"{factor}={value}" for factor, value in m.items()) for m in members]
         row = {"kind": kind, "statistic": "united_auroc", "members": "; ".join(names)}
         rows.append(row | _united(a, b, group, names, weights, np.asarray(null), spec))
@@ -109,20 +131,52 @@ def unite_kinds(
     return table, null_frame
 
 
-def _group(
+def _presence(
     objects_a: pd.DataFrame,
     objects_b: pd.DataFrame,
     images: tuple[Sequence[int], Sequence[int]],
     members: Sequence[Composition],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    return composition_presence(objects_a, images[0], members), composition_presence(objects_b, images[1], members)
+
+
+def _kind_group(
+    members: Sequence[Composition],
+    present_a: NDArray[np.bool_],
+    present_b: NDArray[np.bool_],
+    pools: Mapping[tuple[str, ...], _Pool],
+    rng: np.random.Generator,
 ) -> _Group:
-    return _Group(
-        composition_presence(objects_a, images[0], members), composition_presence(objects_b, images[1], members)
-    )
+    """A kind whose members count with the number of images of their factors."""
+    counts = [pools[tuple(member)].counts for member in members]
+    return _thinned(present_a, present_b, counts, rng)
+
+
+def _thinned(
+    present_a: NDArray[np.bool_],
+    present_b: NDArray[np.bool_],
+    counts: Sequence[tuple[int, int]],
+    rng: np.random.Generator,
+) -> _Group:
+    """A group whose members keep at most `counts` (on A, on B) images each, drawn without replacement."""
+    kept = []
+    for side, present in enumerate((present_a, present_b)):
+        positive = np.zeros_like(present)
+        for at, limits in enumerate(counts):
+            shown = np.flatnonzero(present[:, at])
+            positive[rng.permutation(shown)[: limits[side]], at] = True
+        kept.append(positive)
+    return _Group(kept[0], kept[1], _outside(present_a), _outside(present_b))
 
 
 def _enough(group: _Group, spec: KindSpec) -> bool:
-    sides = (group.positive_a, group.positive_b)
-    return all(min(p.sum(axis=0).min(), _outside(p).sum()) >= spec.minimum_images for p in sides)
+    sides = ((group.positive_a, group.outside_a), (group.positive_b, group.outside_b))
+    return all(min(positive.sum(axis=0).min(), outside.sum()) >= spec.minimum_images for positive, outside in sides)
+
+
+def _rarest(group: _Group) -> int:
+    """Images of B that count for the member with the fewest."""
+    return int(group.positive_b.sum(axis=0).min())
 
 
 def _outside(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -135,7 +189,7 @@ def _choose(a: Side, b: Side, groups: Sequence[_Group]) -> list[tuple[int, float
     if not groups:
         return []
     positive = np.concatenate([group.positive_a for group in groups], axis=1)
-    outside = [np.repeat(_outside(g.positive_a)[:, None], g.positive_a.shape[1], axis=1) for g in groups]
+    outside = [np.repeat(g.outside_a[:, None], g.positive_a.shape[1], axis=1) for g in groups]
     members = rank_all(a.scores, positive, np.concatenate(outside, axis=1)).auroc
     starts = np.cumsum([0, *(group.positive_a.shape[1] for group in groups)])
     found = []
@@ -143,7 +197,7 @@ def _choose(a: Side, b: Side, groups: Sequence[_Group]) -> list[tuple[int, float
         on_a = np.nan_to_num(members[:, first:last].min(axis=1), nan=0.0)
         best = int(np.argmax(on_a))
         items, values = column(b.scores, best)
-        negative = _outside(group.positive_b).astype(np.float64)
+        negative = group.outside_b.astype(np.float64)
         on_b = [curve(items, values, member.astype(np.float64), negative).auroc for member in group.positive_b.T]
         found.append((best, float(on_a[best]), float(min(on_b)), int(np.argmin(on_b))))
     return found
@@ -160,12 +214,13 @@ def _united(
 ) -> dict[str, Any]:
     n = weights.shape[1]
     empty = {"latent": -1, "sign": 1, "selected": np.nan, "weakest_member": "", "p": np.nan, "n": n}
-    empty |= dict.fromkeys(("null_median", "null_high", "estimate", "low", "high"), np.nan) | {"n_null": len(null)}
+    empty |= dict.fromkeys(("null_median", "null_high", "estimate", "low", "high"), np.nan)
+    empty |= {"n_null": len(null), "n_positive": _rarest(group)}
     if not _enough(group, spec):
         return empty | {"note": f"a member has fewer than {spec.minimum_images} images on a split"}
     best, selected, point, weakest = _choose(a, b, [group])[0]
     items, values = column(b.scores, best)
-    outside = _outside(group.positive_b).astype(np.float64)
+    outside = group.outside_b.astype(np.float64)
     clusters = np.arange(n)
     drawn = [
         replicate(items, values, member.astype(np.float64), outside, clusters, weights).auroc
@@ -182,61 +237,82 @@ def _united(
 
 
 def _null_groups(
-    objects_a: pd.DataFrame,
-    objects_b: pd.DataFrame,
-    images: tuple[Sequence[int], Sequence[int]],
+    pools: Mapping[tuple[str, ...], _Pool],
     kinds: Mapping[str, Sequence[Composition]],
     rng: np.random.Generator,
     spec: KindSpec,
 ) -> list[_Group]:
     """Random groups shaped like the kinds: as many members, the same factors fixed, no value shared, no kind member."""
     templates = [[tuple(member) for member in members] for members in kinds.values()]
-    if not templates:
-        raise ConceptBenchError("The named-kinds measure got no kinds; pass at least one with its members.")
-    pool = _pool(objects_a, objects_b, images, kinds, spec)
-    presence = {factors: _group(objects_a, objects_b, images, found) for factors, found in pool.items()}
     groups: list[_Group] = []
     for attempt in range(spec.n_null * 20):
-        template = templates[attempt % len(templates)]
+        parts = [pools[factors] for factors in templates[attempt % len(templates)]]
         if len(groups) == spec.n_null:
             break
-        if any(not pool[factors] for factors in template):
+        if any(not part.compositions for part in parts):
             continue
-        drawn = [int(rng.integers(len(pool[factors]))) for factors in template]
-        members = [pool[factors][at] for factors, at in zip(template, drawn, strict=True)]
+        drawn = [int(rng.integers(len(part.compositions))) for part in parts]
+        members = [part.compositions[at] for part, at in zip(parts, drawn, strict=True)]
         if any(set(m.items()) & set(o.items()) for m, o in combinations(members, 2)):
             continue
-        columns = [(presence[factors], at) for factors, at in zip(template, drawn, strict=True)]
-        group = _Group(
-            np.stack([both.positive_a[:, at] for both, at in columns], axis=1),
-            np.stack([both.positive_b[:, at] for both, at in columns], axis=1),
-        )
+        columns = list(zip(parts, drawn, strict=True))
+        present_a = np.stack([part.present_a[:, at] for part, at in columns], axis=1)
+        present_b = np.stack([part.present_b[:, at] for part, at in columns], axis=1)
+        group = _thinned(present_a, present_b, [part.counts for part in parts], rng)
         if _enough(group, spec):
             groups.append(group)
     return groups
 
 
-def _pool(
+def _pools(
     objects_a: pd.DataFrame,
     objects_b: pd.DataFrame,
     images: tuple[Sequence[int], Sequence[int]],
     kinds: Mapping[str, Sequence[Composition]],
+    presence: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]],
     spec: KindSpec,
-) -> dict[tuple[str, ...], list[Composition]]:
-    """Compositions with enough images on both splits and no object in common with a kind, for every set of factors."""
+) -> dict[tuple[str, ...], _Pool]:
+    """For every set of factors: compositions that no object of a kind fits, and the number of images to count with.
+
+    The number is the median over compositions with enough images on both splits, or that of the rarest kind member
+    where this is smaller; the pool holds the compositions with at least as many.
+    """
+    if not kinds:
+        raise ConceptBenchError("The named-kinds measure got no kinds; pass at least one with its members.")
     members = [dict(member) for group in kinds.values() for member in group]
+    shown = np.concatenate([np.stack([p.sum(axis=0) for p in presence[kind]], axis=1) for kind in kinds])
     kept = (objects_a[objects_a["image"].isin(list(images[0]))], objects_b[objects_b["image"].isin(list(images[1]))])
-    pool: dict[tuple[str, ...], list[Composition]] = {}
+    pools: dict[tuple[str, ...], _Pool] = {}
     for factors in dict.fromkeys(tuple(member) for member in members):
-        counts = [o.drop_duplicates(["image", *factors]).groupby(list(factors)).size() for o in kept]
-        common = pd.concat(counts, axis=1).fillna(0).min(axis=1)
-        found: list[Composition] = []
-        for values in common[common >= spec.minimum_images].index:
-            composition = dict(zip(factors, [str(v) for v in np.atleast_1d(np.asarray(values, object))], strict=True))
-            if not any(_compatible(composition, member) for member in members):
-                found.append(composition)
-        pool[factors] = found
-    return pool
+        found, counts = _common(kept, factors, members, spec)
+        limit = np.array([len(images[0]), len(images[1])], dtype=np.float64)
+        if found:
+            mine = shown[[tuple(member) == factors for member in members]]
+            limits = np.concatenate([np.median(counts, axis=0)[None], mine[mine.min(axis=1) >= spec.minimum_images]])
+            limit = np.floor(limits.min(axis=0))
+        chosen = [found[at] for at in np.flatnonzero((counts >= limit).all(axis=1))]
+        both = _presence(objects_a, objects_b, images, chosen)
+        pools[factors] = _Pool(chosen, *both, counts=(int(limit[0]), int(limit[1])))
+    return pools
+
+
+def _common(
+    kept: tuple[pd.DataFrame, pd.DataFrame],
+    factors: tuple[str, ...],
+    members: Sequence[Composition],
+    spec: KindSpec,
+) -> tuple[list[Composition], NDArray[np.float64]]:
+    """Compositions of no kind with enough images on both splits, and their numbers of images [composition, split]."""
+    sizes = [objects.drop_duplicates(["image", *factors]).groupby(list(factors)).size() for objects in kept]
+    table = pd.concat(sizes, axis=1).fillna(0)
+    found: list[Composition] = []
+    counts: list[NDArray[np.float64]] = []
+    for values, both in zip(table.index, table.to_numpy(dtype=np.float64), strict=True):
+        composition = dict(zip(factors, [str(v) for v in np.atleast_1d(np.asarray(values, object))], strict=True))
+        if both.min() >= spec.minimum_images and not any(_compatible(composition, member) for member in members):
+            found.append(composition)
+            counts.append(both)
+    return found, np.array(counts).reshape(-1, 2)
 
 
 def _compatible(one: Composition, other: Composition) -> bool:
