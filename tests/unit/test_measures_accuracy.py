@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.accuracy import accuracy_tables, harmonic_mean
+from conceptbench.measures.metrics import MainHook, collect
 
 
 def predictions(
@@ -60,11 +61,17 @@ def test_the_difference_to_zero_shot_is_paired() -> None:
     assert (none["p"] == 1).all()
 
 
-def test_a_method_without_novel_rows_has_no_harmonic_mean() -> None:
+def test_a_half_that_a_method_cannot_score_has_a_row_that_says_so() -> None:
     accuracy, difference = tables(
         predictions("zero-shot", 0.4, 1), predictions("linear-probe", 0.9, 2, halves=("base",))
     )
-    assert set(accuracy[accuracy["method"] == "linear-probe"]["half"]) == {"base"}
+    probe = accuracy[accuracy["method"] == "linear-probe"]
+    assert probe[probe["estimate"].notna()]["half"].unique().tolist() == ["base"]
+    absent = probe[probe["estimate"].isna()].set_index("half")
+    assert list(absent.index) == ["novel", "harmonic_mean"]
+    assert (absent["n"] == 0).all() and (absent["seed"] == "all").all() and absent["low"].isna().all()
+    assert set(absent["note"]) == {"linear-probe has no classifier for classes it was not trained on"}
+    assert not [key for key in collect({"accuracy": accuracy}, MainHook("b", 1)) if "linear-probe.flora.novel" in key]
     assert set(difference["half"]) == {"base"}
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.inference import Estimate
 from conceptbench.measures.resampling import (
     ALL_SEEDS,
     image_weights,
@@ -64,8 +65,9 @@ def accuracy_tables(
 
     Returns:
         `accuracy`: task, method, half (base, novel, harmonic_mean, all), estimate, low, high, n, seed ("all" pools),
-        note, n_seeds. `accuracy_difference`: task, method, reference, half, estimate (method - zero-shot on the same
-        images), low, high, n, seed ("all"), note, p (bootstrap, two-sided), n_seeds.
+        note, n_seeds; a half that a method was not scored on has one row without an estimate.
+        `accuracy_difference`: task, method, reference, half, estimate (method - zero-shot on the same images), low,
+        high, n, seed ("all"), note, p (bootstrap, two-sided), n_seeds.
     """
     missing = [name for name in _NEEDED if name not in predictions.columns]
     if missing:
@@ -93,6 +95,7 @@ def accuracy_tables(
             for half in [h for m, h in drawn if m == str(method)]:
                 name = {"task": str(task), "method": str(method), "half": half}
                 rows += _accuracy_rows(name, drawn[str(method), half], seeds, sizes[half])
+            rows += _absent_rows(str(task), str(method), set(halves), set(weights), len(seeds))
         differences += _differences(str(task), drawn, sizes)
     return pd.DataFrame(rows), pd.DataFrame(differences)
 
@@ -145,6 +148,20 @@ def _accuracy_rows(name: dict[str, str], drawn: _Drawn, seeds: tuple[str, ...], 
         for seed, point, replicates in zip(seeds, drawn.points, drawn.per_seed, strict=True)
     ]
     return [*rows, {**name, **interval(drawn.point, drawn.pooled, n).row(ALL_SEEDS), **extra}]
+
+
+def _absent_rows(task: str, method: str, present: set[str], wanted: set[str], n_seeds: int) -> list[dict[str, Any]]:
+    """Rows without an estimate for the halves that other methods of the task have, and for their harmonic mean."""
+    notes = {half: f"{method} has no predictions for this half" for half in sorted(wanted - present)}
+    if "novel" in notes:
+        notes["novel"] = f"{method} has no classifier for classes it was not trained on"
+    if {"base", "novel"} <= wanted and not {"base", "novel"} <= present:
+        notes[HARMONIC] = notes.get("novel", notes.get("base", ""))
+    name = {"task": task, "method": method}
+    return [
+        {**name, "half": half, **Estimate(np.nan, np.nan, np.nan, 0, note).row(ALL_SEEDS), "n_seeds": n_seeds}
+        for half, note in notes.items()
+    ]
 
 
 def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[str, int]) -> list[dict[str, Any]]:
