@@ -44,6 +44,7 @@ rule measure_dictionaries:
 rule measure_latents:
     input:
         codes=[f"{R}/codes/{ADAPTED}/{name}/manifest.json" for name in CONFIG.measures.latents_on],
+        activations=[f"{R}/activations/{ADAPTED}/{name}/manifest.json" for name in CONFIG.measures.latents_on],
         datasets=[f"{R}/datasets/{name}/card.json" for name in CONFIG.measures.latents_on],
         stamp=stamp("measure_latents"),
         code=code("measures/latents", "measures/stages/latents", *MEASURING),

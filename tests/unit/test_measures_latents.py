@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from conceptbench.dictionaries.evaluate import DENSE_ABOVE
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.latents import LatentSpec, label_entropy, label_std, latent_statistics
 from conceptbench.measures.sparse import from_dense
@@ -34,7 +35,8 @@ def test_statistics_of_planted_codes() -> None:
     assert first["label_entropy"] == pytest.approx(-(share * np.log(share)).sum())
     assert first["label_std"] == pytest.approx(np.std([2, 5]))
     assert list(table["dead"]) == [False, False, True, False]
-    assert list(table["dense"]) == [False, False, False, True]
+    assert list(table["dense"]) == [True, False, False, True]
+    assert LatentSpec().dense_above == DENSE_ABOVE == 0.1
 
 
 def test_the_two_image_level_definitions_differ() -> None:

@@ -32,6 +32,7 @@ from conceptbench.tables import write_json
 
 PLANTED = {0: "colour=red", 1: "shape=star", 2: "background=sand"}
 WIDTH, NOISE = 16, 0.02
+GRID, PREFIX = (8, 8), 3
 WORDS = {
     "shape": SHAPE_WORDS,
     "colour": COLOUR_WORDS,
@@ -100,16 +101,20 @@ def test_tables_of_several_tasks_are_joined_by_name() -> None:
 
 @pytest.fixture(scope="module")
 def latents(scenes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Latent 0 fires most on image 7 at patch 9, latent 1 on one image, latent 2 never, latent 3 everywhere."""
-    rows, dense = scenes.rows("test")[:12], np.zeros((12, 65, 4))
-    dense[:, 1 + 9, 0] = 1.0
-    dense[7, 1 + 9, 0] = 5.0
-    dense[4, 1, 1] = 2.0
-    dense[:, :, 3] = 1.0
-    folder = write_codes(tmp_path_factory.mktemp("codes"), "clip-tiny", rows, {"topk": dense})
+    """On split B latent 0 fires most on image 7 at patch 9, latent 1 on one image, latent 2 never, latent 3 always."""
+    rows, other = scenes.rows("test"), scenes.rows("val")
+    dense = np.zeros((len(other) + len(rows), 67, 4))
+    dense[: len(other)] = 9.0
+    of_test = dense[len(other) :]
+    of_test[:, PREFIX + 9, 0] = 1.0
+    of_test[7, PREFIX + 9, 0] = 5.0
+    of_test[4, PREFIX, 1] = 2.0
+    of_test[:, :, 3] = 1.0
+    order = np.concatenate([other, rows])
+    folder = write_codes(tmp_path_factory.mktemp("codes"), "clip-tiny", order, {"topk": dense})
     spec = {"exemplars": 3, "firing_threshold": 0.2, "block": 1, "dictionary": "topk"}
     spec |= {"latents_on": ["scenes"], "seeds_of": {"topk": [0]}}
-    statistics, exemplars = measure_latents({"scenes": (folder, scenes)}, spec)
+    statistics, exemplars = measure_latents({"scenes": (folder, scenes)}, {"scenes": GRID}, spec)
     return SimpleNamespace(folder=folder, rows=rows, spec=spec, statistics=statistics, exemplars=exemplars)
 
 
@@ -124,18 +129,23 @@ def test_statistics_of_latents_carry_their_names(latents: SimpleNamespace) -> No
     assert (first["image"], first["patch"]) == (latents.rows[7], 9)
 
 
+def test_codes_of_another_grid_are_refused(scenes: Dataset, latents: SimpleNamespace) -> None:
+    with pytest.raises(ConceptBenchError, match="67 tokens an image, fewer than the 9 x 9 patches"):
+        measure_latents({"scenes": (latents.folder, scenes)}, {"scenes": (9, 9)}, latents.spec)
+
+
 def test_latents_with_enough_images_are_chosen_and_pictured(scenes: Dataset, latents: SimpleNamespace) -> None:
     shown = choose_latents(latents.statistics, latents.spec)
     assert shown.latents == (0,)
     shown = replace(shown, latents=(0, 1))
-    arrays = picture_exemplars(latents.folder, scenes, latents.exemplars, shown, n_images=3)
+    arrays = picture_exemplars(latents.folder, scenes, GRID, latents.exemplars, shown, n_images=3)
     assert arrays["images"].shape == (2, 3, 64, 64, 3) and arrays["maps"].shape == (2, 3, 8, 8)
     assert np.array_equal(arrays["images"][0, 0], scenes.images([latents.rows[7]])[0])
     expected = np.zeros((8, 8))
     expected[1, 1] = 5.0
     assert np.array_equal(arrays["maps"][0, 0], expected)
     assert np.isnan(arrays["maps"][1, 1:]).all() and not np.isnan(arrays["maps"][1, 0]).any()
-    assert arrays["score"][0, 0] == pytest.approx(5.0 / 65) and "not picked by hand" in str(arrays["note"])
+    assert arrays["score"][0, 0] == pytest.approx(5.0 / 67) and "not picked by hand" in str(arrays["note"])
 
 
 def test_the_choice_is_spread_over_the_ranking() -> None:

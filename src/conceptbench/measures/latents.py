@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from conceptbench.dictionaries.evaluate import DENSE_ABOVE
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.sparse import SparseCodes, image_scores
 
@@ -28,8 +29,8 @@ class LatentSpec:
     """Reference images for entropy and standard deviation, and exemplars kept."""
     tau: float = PAPER_TAU
     """Threshold of definition B."""
-    dense_above: float = 0.5
-    """A latent is dense when it fires on more than this share of tokens."""
+    dense_above: float = DENSE_ABOVE
+    """A latent is dense when it fires on more than this share of tokens; the same as in the dictionary's card."""
     prefix_tokens: int = 1
     """Tokens before the patch tokens."""
 

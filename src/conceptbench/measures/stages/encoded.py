@@ -47,6 +47,21 @@ class Encoded:
         return self.codes.select_images(positions)
 
 
+def prefix_tokens(codes: Codes, grid: tuple[int, int]) -> int:
+    """Tokens of an image before its patch tokens: what the grid of the backbone leaves.
+
+    Raises:
+        ConceptBenchError: when the codes have fewer tokens than the grid has patches.
+    """
+    n_prefix = codes.shape[1] - grid[0] * grid[1]
+    if n_prefix < 0:
+        raise ConceptBenchError(
+            f"The codes have {codes.shape[1]} tokens an image, fewer than the {grid[0]} x {grid[1]} patches of the "
+            "backbone; encode the data set again."
+        )
+    return n_prefix
+
+
 def read_encoded(
     folder: Path, blocks: Sequence[int] | None = None, names: Sequence[str] | None = None
 ) -> Iterator[Encoded]:
