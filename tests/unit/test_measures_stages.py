@@ -27,7 +27,7 @@ from conceptbench.measures.dictionaries import measure_dictionaries
 from conceptbench.measures.stages.encoded import Encoded, read_encoded
 from conceptbench.measures.stages.latents import choose_latents, measure_latents, picture_exemplars
 from conceptbench.measures.stages.overlap import join_tables
-from conceptbench.measures.stages.truth import measure_truth
+from conceptbench.measures.stages.truth import _null_kind, measure_truth
 from conceptbench.tables import write_json
 
 PLANTED = {0: "colour=red", 1: "shape=star", 2: "background=sand"}
@@ -166,12 +166,13 @@ def test_the_choice_is_spread_over_the_ranking() -> None:
 def planted_codes(scenes: Dataset, rows: np.ndarray, seed: int, planted: bool) -> np.ndarray:
     """Noise everywhere and, when planted, latents 0 to 2 firing on the patches that show their factor value."""
     generator = np.random.default_rng(seed)
-    dense = generator.random((len(rows), 65, WIDTH)) * (generator.random((len(rows), 65, WIDTH)) < NOISE)
+    shape = (len(rows), PREFIX + 64, WIDTH)
+    dense = generator.random(shape) * (generator.random(shape) < NOISE)
     if planted:
         masks = patch_masks(scenes, rows, 8)
         for latent, name in PLANTED.items():
             dense[:, :, latent] = 0.0
-            dense[:, 1:, latent] = np.where(masks[name] > 0.3, 1.0 + masks[name], 0.0)
+            dense[:, PREFIX:, latent] = np.where(masks[name] > 0.3, 1.0 + masks[name], 0.0)
     return dense
 
 
@@ -188,7 +189,7 @@ def truth(scenes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "dictionaries": {"topk": "topk", "random": "random"},
         "backbones": {"clip-tiny": "clip"},
     }
-    return measure_truth({"clip-tiny": folder}, {"clip-tiny": (8, 8)}, scenes, spec)
+    return measure_truth({"clip-tiny": folder}, {"clip-tiny": GRID}, scenes, spec)
 
 
 def test_planted_latents_are_recovered_from_images(scenes: Dataset, truth: dict[str, pd.DataFrame]) -> None:
@@ -198,6 +199,7 @@ def test_planted_latents_are_recovered_from_images(scenes: Dataset, truth: dict[
         row = mine.loc[tuple(name.split("="))]
         assert row["latent"] == latent and row["estimate"] > 0.95
     known = factor_table(scenes)
+    known = known[known["factor"] != "kind"]
     assert len(mine) == len(known[known["image"].isin(scenes.rows("val"))][["factor", "value"]].drop_duplicates())
 
 
@@ -226,6 +228,19 @@ def test_nulls_are_not_matched_and_every_table_has_its_names(truth: dict[str, pd
     for name, table in truth.items():
         if name != "truth_comparison":
             assert {"backbone", "block", "dictionary"} <= set(table.columns), name
+
+
+def test_kinds_are_no_factor_values(truth: dict[str, pd.DataFrame]) -> None:
+    for name in ("truth_factors", "truth_patches", "truth_permutation", "truth_matching", "truth_counterfactual"):
+        assert "kind" not in set(truth[name]["factor"]), name
+
+
+def test_control_backbones_are_nulls_whatever_is_learnt_on_them() -> None:
+    methods = {"topk": "topk", "pca": "pca"}
+    spec = {"backbones": {"a": "clip", "b": "image", "c": "random", "d": "open_clip"}, "dictionaries": methods}
+    found = {backbone: [_null_kind(backbone, name, spec) for name in methods] for backbone in spec["backbones"]}
+    assert found["a"] == found["d"] == ["learned", "pca"]
+    assert found["b"] == ["image-only backbone"] * 2 and found["c"] == ["random backbone"] * 2
 
 
 # --- backbones -------------------------------------------------------------------------------------------------------

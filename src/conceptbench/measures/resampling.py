@@ -5,7 +5,7 @@ same weights are resampled together, so that their difference is paired. Seeds a
 replacement, and the same draw of images serves every seed, because all seeds are scored on the same images.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,15 @@ from conceptbench.inference import Estimate, group, resample_weights
 Weights = NDArray[np.float64]
 ALL_SEEDS = "all"
 """The value of the seed column in a row that pools the seeds."""
+COSTLY_DIVISOR: Final = 5
+"""Measures whose resamples go over patches or rank all latents anew take the resamples of the others over this."""
+MOST_DRAWS: Final = 200
+"""Most permutations of the whole procedure and random groups of kinds: each of them chooses among all latents."""
+
+
+def costly_resamples(n_resamples: int) -> int:
+    """Resamples of the measures that are costly for each resample (docs/method.md, section 1)."""
+    return n_resamples // COSTLY_DIVISOR
 
 
 def image_weights(n: int, n_resamples: int, rng: np.random.Generator, strata: NDArray[Any] | None = None) -> Weights:

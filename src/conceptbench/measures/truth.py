@@ -1,8 +1,9 @@
 """Factor recovery: is there a latent for every factor value of the rendered world, and how well does it locate it?
 
-Every choice (latent, direction, threshold) is made on split A, every number is from split B. Codes with negative
-values (raw coordinates, PCA) are tried in both directions, so that such nulls are not handicapped. The nulls are
-other dictionaries run through the same functions: random, raw, pca, and dictionaries of other backbones.
+Every choice (latent, direction, threshold) is made on split A, every number is from split B. The nulls are other
+dictionaries run through the same functions: random, raw, pca (raw coordinates and components come as two latents each,
+their positive and their negative part), and dictionaries of control backbones. Codes of other origin that have negative
+values (`ArrayCodes`) are tried in both directions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -174,7 +175,7 @@ def recovery_summary(
 
 
 def permutation_null(
-    a: Side, b: Side, rng: np.random.Generator, n_permutations: int = 20, spec: TruthSpec | None = None
+    a: Side, b: Side, rng: np.random.Generator, n_permutations: int = 200, spec: TruthSpec | None = None
 ) -> pd.DataFrame:
     """What selection alone yields: the whole procedure with the images' labels permuted, on A and on B.
 

@@ -9,6 +9,7 @@ from conceptbench.adaptation.tasks import candidate_labels
 from conceptbench.data import Dataset
 from conceptbench.dictionaries import Codes
 from conceptbench.measures.overlap import ClassInfo, OverlapSpec, overlap_tables
+from conceptbench.measures.resampling import costly_resamples
 from conceptbench.measures.stages.encoded import label_columns
 from conceptbench.seeds import rng
 
@@ -21,7 +22,8 @@ def measure_overlap(
     """Tables ``overlap*`` of one task and method; all codes are those of the test split, in its order."""
     halves = candidate_labels(dataset.classes, spec["setting"])
     classes = [ClassInfo(label, dataset.classes[label], half) for half, labels in halves.items() for label in labels]
-    options = OverlapSpec(tuple(spec["overlap_k"]), spec["firing_threshold"], n_resamples=spec["resamples"] // 5)
+    resamples = costly_resamples(spec["resamples"])
+    options = OverlapSpec(tuple(spec["overlap_k"]), spec["firing_threshold"], n_resamples=resamples)
     labels = dataset.labels(dataset.rows("test"))
     made = overlap_tables(zero_shot, adapted, labels, classes, rng(spec["seed"], "overlap", task, method), options)
     return {

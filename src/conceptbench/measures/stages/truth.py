@@ -15,8 +15,8 @@ from conceptbench.measures.kinds import KindSpec, unite_kinds
 from conceptbench.measures.kinds_text import kind_compositions
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
-from conceptbench.measures.resampling import ALL_SEEDS
-from conceptbench.measures.stages.encoded import Encoded, label_columns, read_encoded
+from conceptbench.measures.resampling import ALL_SEEDS, MOST_DRAWS, costly_resamples
+from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
 from conceptbench.measures.truth import (
     FactorLabels,
     Recovery,
@@ -31,6 +31,10 @@ from conceptbench.measures.truth import (
 from conceptbench.seeds import rng
 
 NULL_METHODS = ("random", "raw", "pca")
+NULL_RECIPES = {"random": "random backbone", "image": "image-only backbone"}
+"""Recipes of backbones that are controls, whatever dictionary is learnt on them, and what they are called."""
+KIND = "kind"
+"""The factor that is measured apart, as named kinds: it is a word for compositions of other factors."""
 
 _Key: TypeAlias = tuple[str, int, str]
 """Backbone, block, dictionary."""
@@ -66,7 +70,7 @@ class _World:
 def measure_truth(
     sources: Mapping[str, Path], grids: Mapping[str, tuple[int, int]], dataset: Dataset, spec: Mapping[str, Any]
 ) -> dict[str, pd.DataFrame]:
-    """Tables truth_* and kinds* of docs/method.md. Split A is ``val``, split B is ``test``.
+    """Tables truth_* and kinds* of docs/method.md. Split A is ``val``, split B is ``test``; kinds are no factor value.
 
     Args:
         sources: backbone -> folder of its codes on ``dataset``. grids: backbone -> patch grid.
@@ -76,11 +80,15 @@ def measure_truth(
     collected = _Collected()
     for backbone, folder in sources.items():
         masks = [
-            {_name(key): mask for key, mask in patch_masks(dataset, rows, grids[backbone]).items()}
+            {
+                _name(key): mask
+                for key, mask in patch_masks(dataset, rows, grids[backbone]).items()
+                if _name(key)[0] != KIND
+            }
             for rows in (world.rows_a, world.rows_b)
         ]
         for encoded in read_encoded(folder):
-            _score(encoded, world, masks, spec, collected)
+            _score(encoded, world, masks, prefix_tokens(encoded.codes, grids[backbone]), spec, collected)
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in collected.tables.items()}
     return {**tables, **_summarise(collected, spec, len(world.rows_b))}
 
@@ -92,6 +100,7 @@ def _name(key: str) -> tuple[str, str]:
 
 def _describe(dataset: Dataset) -> _World:
     factors = factor_table(dataset)
+    factors = factors[factors["factor"] != KIND]
     rows_a, rows_b = dataset.rows("val"), dataset.rows("test")
     labels_a = factor_labels(factors, rows_a)
     labels_b = factor_labels(factors, rows_b, labels_a.names)
@@ -102,25 +111,28 @@ def _score(
     encoded: Encoded,
     world: _World,
     masks: list[dict[tuple[str, str], np.ndarray]],
+    n_prefix: int,
     spec: Mapping[str, Any],
     collected: _Collected,
 ) -> None:
     """All measures of one dictionary. Generators are the same for every dictionary, so comparisons are paired."""
     codes_a, codes_b = encoded.of(world.rows_a), encoded.of(world.rows_b)
-    options = TruthSpec(n_resamples=spec["resamples"], n_permutations=spec["permutations"])
+    options = TruthSpec(prefix_tokens=n_prefix, n_resamples=spec["resamples"], n_permutations=spec["permutations"])
     a, b = sides(codes_a, world.labels_a, codes_b, world.labels_b, options)
     key = (encoded.backbone, encoded.block, encoded.dictionary)
     recovery = recover_factors(a, b, rng(spec["seed"], "truth"), options)
     collected.images.setdefault(key, {})[encoded.seed] = recovery
     collected.add("truth_factors", recovery.table, encoded)
-    patch = PatchSpec(n_resamples=spec["resamples"] // 5)
+    patch = PatchSpec(prefix_tokens=n_prefix, n_resamples=costly_resamples(spec["resamples"]))
     patches = recover_patches(codes_a, masks[0], codes_b, masks[1], rng(spec["seed"], "patches"), patch)
     collected.patches.setdefault(key, {})[encoded.seed] = patches
     collected.add("truth_patches", patches.table, encoded)
     _unite(encoded, a, b, world, spec, collected)
     if spec["dictionaries"][encoded.dictionary] in NULL_METHODS:
         return
-    collected.add("truth_permutation", permutation_null(a, b, rng(spec["seed"], "permutation"), spec=options), encoded)
+    draws = min(spec["permutations"], MOST_DRAWS)
+    permuted = permutation_null(a, b, rng(spec["seed"], "permutation"), draws, options)
+    collected.add("truth_permutation", permuted, encoded)
     matching = match_factors(a, b, rng(spec["seed"], "matching"), options, MatchingSpec(n_resamples=spec["resamples"]))
     collected.add("truth_matching", matching, encoded)
     matched = {factor: matched_latents(matching, factor) for factor in {name for name, _ in a.labels.names}}
@@ -130,6 +142,7 @@ def _score(
         world.pairs["factor"].tolist(),
         matched,
         rng(spec["seed"], "counterfactual"),
+        prefix_tokens=n_prefix,
         n_resamples=spec["resamples"],
     )
     collected.add("truth_counterfactual", specificity, encoded)
@@ -146,7 +159,7 @@ def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str,
         (world.rows_a.tolist(), world.rows_b.tolist()),
         kind_compositions(),
         rng(spec["seed"], "kinds"),
-        KindSpec(n_resamples=spec["resamples"]),
+        KindSpec(n_null=min(spec["permutations"], MOST_DRAWS), n_resamples=spec["resamples"]),
     )
     collected.add("kinds", table, encoded)
     collected.add("kinds_null", null, encoded)
@@ -179,12 +192,12 @@ def _contend(
     points = dict(zip(together["statistic"], together["estimate"], strict=True))
     selected = float(np.mean([recovery.selected for recovery in recoveries.values()]))
     ids = dict(zip(("backbone", "block", "dictionary"), key, strict=True))
-    return label_columns(table, ids), Contender(*key, _null_kind(*key, spec), selected, points, pooled)
+    return label_columns(table, ids), Contender(*key, _null_kind(key[0], key[2], spec), selected, points, pooled)
 
 
-def _null_kind(backbone: str, block: int, dictionary: str, spec: Mapping[str, Any]) -> str:
+def _null_kind(backbone: str, dictionary: str, spec: Mapping[str, Any]) -> str:
     """What a dictionary is a null of; ``learned`` for those that compete."""
-    if spec["backbones"][backbone] == "random":
-        return "random backbone"
-    method = str(spec["dictionaries"][dictionary])
+    recipe, method = str(spec["backbones"][backbone]), str(spec["dictionaries"][dictionary])
+    if recipe in NULL_RECIPES:
+        return NULL_RECIPES[recipe]
     return method if method in NULL_METHODS else "learned"
