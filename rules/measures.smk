@@ -47,7 +47,7 @@ rule measure_latents:
         activations=[f"{R}/activations/{ADAPTED}/{name}/manifest.json" for name in CONFIG.measures.latents_on],
         datasets=[f"{R}/datasets/{name}/card.json" for name in CONFIG.measures.latents_on],
         stamp=stamp("measure_latents"),
-        code=code("measures/latents", "measures/stages/latents", *MEASURING),
+        code=code("measures/latents", "measures/stages/latents", "dictionaries/evaluate", *MEASURING),
     output:
         latents=f"{R}/tables/latents.parquet",
         exemplars=f"{R}/tables/exemplars.parquet",
