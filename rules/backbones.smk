@@ -8,20 +8,6 @@ PICTURES = [
 """What a trained backbone sees; a change that alters no picture or caption leaves the shipped weights valid."""
 
 
-def shipped_files(wildcards):
-    """The files of the shipped backbone of that name, if there is one."""
-    folder = ROOT / "src" / "conceptbench" / "backbones" / "shipped" / wildcards.backbone
-    return [str(path) for path in sorted(folder.glob("*"))]
-
-
-def local_files(wildcards):
-    """Configuration and weights of a backbone that is a local folder."""
-    spec = CONFIG.backbones[wildcards.backbone]
-    if spec.kind != "local":
-        return []
-    return [str(Path(spec.path) / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")]
-
-
 rule train_backbone:
     input:
         stamp=stamps("train_backbone", backbone=TRAINED),

@@ -69,13 +69,32 @@ def stamps(stage, **names):
     return f"{R}/stamps/{stage}{wildcards}.json"
 
 
+def from_here(path):
+    """A path of the checkout relative to the working folder where it is below it, so that a copy has the same inputs."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def code(*packages):
     """The files of the library that a rule's result depends on, as inputs: compared by content, not by time."""
     found = []
     for package in packages:
         path = ROOT / "src" / "conceptbench" / package
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    return [str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path) for path in found]
+    return [from_here(path) for path in found]
+
+
+def shipped_files(wildcards):
+    """The files of the shipped backbone of that name, if there is one."""
+    folder = ROOT / "src" / "conceptbench" / "backbones" / "shipped" / wildcards.backbone
+    return [from_here(path) for path in sorted(folder.glob("*"))]
+
+
+def local_files(wildcards):
+    """Configuration and weights of a backbone that is a local folder."""
+    spec = CONFIG.backbones[wildcards.backbone]
+    if spec.kind != "local":
+        return []
+    return [str(Path(spec.path) / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")]
 
 
 def tables(*names):
