@@ -13,8 +13,8 @@ EXPERIMENT ?= testbed
 # Further options of every Snakemake call, for example SNAKEMAKE_OPTIONS="--configfile examples/smoke.yaml".
 SNAKEMAKE_OPTIONS ?=
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
-# Worker processes of the tests; numerical libraries inside them use one thread each. The tests of the workflow share one
-# run of a small experiment, hence one worker: --dist loadgroup.
+# Worker processes of the tests; numerical libraries inside them use one thread each. Which tests go together is said in
+# tests/conftest.py.
 TEST_WORKERS ?= 2
 
 .PHONY: help
@@ -121,7 +121,7 @@ lint: environment ## Check style, types and the floors of the package
 
 .PHONY: test
 test: lint ## Check style and types, then run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadscope
 
 .PHONY: clean
 clean: ## Remove caches (never results)
