@@ -109,7 +109,7 @@ def test_every_field_is_described() -> None:
         ("hooks/clip-tny", [1], r"'hooks' names the backbone 'clip-tny', .*did you mean 'clip-tiny'\?"),
         ("hooks/clip-tiny", [2, 6], r"'hooks\.clip-tiny' asks for block 6, but its blocks are 0 to 5"),
         ("dictionaries/train_on", "scene", r"'dictionaries\.train_on' names the data set 'scene', .*'scenes'\?"),
-        ("dictionaries/images", 9000, r"'dictionaries\.images' is 9000, but 'datasets\.scenes\.sizes\.train' is 8192"),
+        ("dictionaries/images", 9000, r"'dictionaries\.images' is 9000, but 'datasets\.scenes\.sizes\.train' is 4096"),
         ("measures/dictionary", "topp", r"'measures\.dictionary' names the dictionary 'topp', .*'topk'\?"),
         ("measures/block", 3, r"'measures\.block' is 3, but 'hooks\.clip-tiny' records \[2, 4\]"),
         ("measures/truth_on", "flora", r"'measures\.truth_on' names 'flora', which is no rendered scenes"),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from open_clip import CLIP
-from PIL import Image
 from torch.nn import functional as F
 
 from conceptbench.adaptation.prompts.hooks import image_prompts
@@ -78,7 +77,7 @@ def dataset() -> SimpleNamespace:
         classes=CLASSES,
         rows=lambda split: np.arange(8) if split == "val" else np.arange(8, 48),
         labels=lambda rows: labels[np.asarray(rows)],
-        pil=lambda row: Image.fromarray(images[row]),
+        pictures=lambda rows: images[np.asarray(rows)],
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from .workspace import ROOT, Workspace
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 READ = """
 import resource, sys
