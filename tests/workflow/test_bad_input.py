@@ -7,7 +7,7 @@ import pytest
 
 from .workspace import Workspace
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 CONFIGURATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"measures": {"resample": 100}}, "unknown key 'measures.resample'; did you mean 'resamples'?"),

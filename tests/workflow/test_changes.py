@@ -20,7 +20,7 @@ from .affected import (
 )
 from .workspace import Workspace
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 CHANGES: dict[str, tuple[Any, set[str]]] = {
     "figures.dpi": (60, DRAW),

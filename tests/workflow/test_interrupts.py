@@ -11,7 +11,7 @@ import pytest
 
 from .workspace import TIMEOUT, Workspace
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 LARGER = {
     "experiment": "killed",

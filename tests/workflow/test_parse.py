@@ -8,7 +8,7 @@ import pytest
 
 from .workspace import ROOT, Workspace
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 READ = """
 import resource, sys

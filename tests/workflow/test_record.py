@@ -13,7 +13,7 @@ import yaml
 from .affected import DRAW, LAST, LEARNT, OVERLAP, nested
 from .workspace import Workspace, planned_rules
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 OPTIONS = "SNAKEMAKE_OPTIONS=--configfile examples/smoke.yaml"
 

@@ -8,7 +8,7 @@ import pytest
 
 from .workspace import Workspace
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 TABLES = {
     *("accuracy", "accuracy_difference", "backbones", "decomposition", "dictionaries", "exemplars", "hybrids", "kinds"),
