@@ -85,27 +85,15 @@ record: environment ## Record a finished run with DVC and push it to the default
 	$(BIN)/dvc push
 	@echo "Recorded; keep it with: git add dvc.lock && git commit"
 
-# Restored files are all new. Snakemake takes them as they are (--touch), except where the configuration is not the one
-# they were recorded with: those parameter stamps are made newer again, so that the rules that read them run.
+# Restored files get one common time, newer than the code: Snakemake then takes them as they are, except where today's
+# configuration is not the one they were recorded with, because it writes those parameter stamps anew. (snakemake
+# --touch would not do: it reads the configuration first and accepts old results for new parameters.)
 .PHONY: restore
 restore: environment ## Bring back the recorded run, and say what today's configuration would compute anew
 	$(BIN)/dvc pull
 	@$(BIN)/dvc status benchmark
-	@rm -rf .snakemake/recorded-stamps && mkdir -p .snakemake
-	@cp -R results/$(EXPERIMENT)/stamps .snakemake/recorded-stamps
-	$(SNAKEMAKE) --quiet all --touch
-	@for stamp in results/$(EXPERIMENT)/stamps/*.json; do \
-	    cmp -s "$$stamp" ".snakemake/recorded-stamps/$${stamp##*/}" || touch "$$stamp"; \
-	done
+	@touch .dvc/tmp/restored && find results/$(EXPERIMENT) -type f -exec touch -r .dvc/tmp/restored {} +
 	@$(SNAKEMAKE) --dry-run --quiet rules
-
-.PHONY: docs
-docs: environment ## Bring the figures and numbers of a finished default run into README.md and docs/
-	$(BIN)/python docs/publish.py
-
-.PHONY: train-backbones
-train-backbones: environment ## Train the shipped backbones again from scratch (an hour or two on two cores)
-	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.workflow
 
 LARGER = {
     "experiment": "killed",
-    "datasets": {"scenes": {"sizes": {"train": 1024, "val": 512, "test": 512}}},
+    "datasets": {"scenes": {"sizes": {"train": 512, "val": 512, "test": 512}}},
     "hooks": {"clip-tiny": None},
     "adaptations": {"backbone": "random-local", "tasks": []},
     "measures": {"latents_on": []},

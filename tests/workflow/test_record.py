@@ -92,7 +92,8 @@ def test_changed_parameter_recomputes_what_it_affects(restored: Workspace) -> No
     assert set(restored.planned(overlay=change)) == {*OVERLAP, "collect_metrics", *LAST}
     restored.snakemake(overlay=change)
     overlap = pd.read_parquet(restored.results / "tables" / "overlap.parquet")
-    assert set(overlap["k"].dropna()) == {3}
+    assert set(overlap.loc[overlap["statistic"] == "jaccard", "k"]) == {3}
+    assert restored.planned(overlay=change) == {}
 
 
 def test_restore_under_another_configuration_plans_the_difference(recorded: Path, tmp_path: Path) -> None:
