@@ -95,6 +95,14 @@ restore: environment ## Bring back the recorded run, and say what today's config
 	@touch .dvc/tmp/restored && find results/$(EXPERIMENT) -type f -exec touch -r .dvc/tmp/restored {} +
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
+.PHONY: docs
+docs: environment ## Bring the figures and numbers of a finished default run into README.md and docs/
+	$(BIN)/python docs/publish.py
+
+.PHONY: train-backbones
+train-backbones: environment ## Train the shipped backbones again from scratch (an hour or two on two cores)
+	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done
+
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 SNAKEFILES := $(wildcard Snakefile rules/*.smk)

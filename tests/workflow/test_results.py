@@ -6,7 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from .workspace import Workspace
+from conceptbench.compare import compare, read_tolerances
+
+from .workspace import ROOT, Workspace
 
 pytestmark = pytest.mark.workflow
 
@@ -51,6 +53,11 @@ def test_metrics_have_the_agreed_names(finished: Workspace, pattern: str) -> Non
     found = {key for key in metrics if re.fullmatch(pattern, key)}
     assert len(found) >= (len(wanted[1].split("|")) if wanted else 1), sorted(metrics)
     assert all(isinstance(metrics[key], float) for key in found)
+
+
+def test_every_metric_has_a_stated_tolerance(finished: Workspace) -> None:
+    metrics = json.loads((finished.results / "metrics.json").read_text())
+    assert compare(metrics, metrics, read_tolerances(ROOT / "reference" / "tolerances.yaml")) == []
 
 
 def test_nothing_unfinished_is_left(finished: Workspace) -> None:
