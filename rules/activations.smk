@@ -13,6 +13,7 @@ rule record_activations:
         f"{R}/logs/record_activations/{{backbone}}.{{dataset}}.log",
     benchmark:
         f"{R}/benchmarks/record_activations/{{backbone}}.{{dataset}}.tsv"
+    priority: 30
     threads: 2
     resources:
         gpu=1,

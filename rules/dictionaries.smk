@@ -13,6 +13,7 @@ rule learn_dictionaries:
         f"{R}/logs/learn_dictionaries/{{backbone}}.log",
     benchmark:
         f"{R}/benchmarks/learn_dictionaries/{{backbone}}.tsv"
+    priority: 20
     threads: 2
     resources:
         gpu=1,
@@ -35,6 +36,7 @@ rule encode_codes:
         f"{R}/logs/encode_codes/{{backbone}}.{{dataset}}.log",
     benchmark:
         f"{R}/benchmarks/encode_codes/{{backbone}}.{{dataset}}.tsv"
+    priority: 10
     threads: 2
     resources:
         gpu=1,

@@ -13,7 +13,7 @@ rule measure_backbones:
         f"{R}/logs/measure_backbones.log",
     benchmark:
         f"{R}/benchmarks/measure_backbones.tsv"
-    threads: 2
+    threads: 1
     resources:
         gpu=1,
         mem_mb=4000,
@@ -77,7 +77,7 @@ rule measure_truth:
         f"{R}/logs/measure_truth.log",
     benchmark:
         f"{R}/benchmarks/measure_truth.tsv"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=120,
