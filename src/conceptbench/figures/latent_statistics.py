@@ -139,6 +139,6 @@ def _notes(dataset: str, seed: str, labelled: bool, shown: pd.DataFrame) -> list
     return [
         f"One point a latent; dictionaries of seed {seed}. Frequency: share of images on which the latent fires. Mean "
         "activation: mean over all tokens, averaged over the images where it fires. Ticks on the edges: margins.",
-        colour + " Dead latents fire on no image and are counted, not drawn; raw and pca have two latents a coordinate, "
-        "one for each sign. Dense: fires on more than a tenth of all tokens.",
+        colour + " Dead latents fire on no image and are counted, not drawn; raw and pca have two latents for each "
+        "coordinate, one a sign. Dense: fires on more than a tenth of all tokens.",
     ]
