@@ -17,8 +17,11 @@ ALL_SEEDS = "all"
 """The value of the seed column in a row that pools the seeds."""
 COSTLY_DIVISOR: Final = 5
 """Measures whose resamples go over patches or rank all latents anew take the resamples of the others over this."""
-MOST_DRAWS: Final = 200
-"""Most permutations of the whole procedure and random groups of kinds: each of them chooses among all latents."""
+MOST_SEARCHES: Final = 20
+"""Permutations of a null that repeats the whole search over latents, at most: a mean and a quantile, no p-value."""
+
+MOST_GROUPS: Final = 100
+"""Random groups of the null of named kinds, at most: the smallest p is then 0.01."""
 
 
 def costly_resamples(n_resamples: int) -> int:

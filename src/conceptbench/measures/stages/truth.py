@@ -15,7 +15,7 @@ from conceptbench.measures.kinds import KindSpec, unite_kinds
 from conceptbench.measures.kinds_text import kind_compositions
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
-from conceptbench.measures.resampling import ALL_SEEDS, MOST_DRAWS, costly_resamples
+from conceptbench.measures.resampling import ALL_SEEDS, MOST_GROUPS, MOST_SEARCHES, costly_resamples
 from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
 from conceptbench.measures.truth import (
     FactorLabels,
@@ -130,7 +130,7 @@ def _score(
     _unite(encoded, a, b, world, spec, collected)
     if spec["dictionaries"][encoded.dictionary] in NULL_METHODS:
         return
-    draws = min(spec["permutations"], MOST_DRAWS)
+    draws = min(spec["permutations"], MOST_SEARCHES)
     permuted = permutation_null(a, b, rng(spec["seed"], "permutation"), draws, options)
     collected.add("truth_permutation", permuted, encoded)
     matching = match_factors(a, b, rng(spec["seed"], "matching"), options, MatchingSpec(n_resamples=spec["resamples"]))
@@ -159,7 +159,7 @@ def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str,
         (world.rows_a.tolist(), world.rows_b.tolist()),
         kind_compositions(),
         rng(spec["seed"], "kinds"),
-        KindSpec(n_null=min(spec["permutations"], MOST_DRAWS), n_resamples=spec["resamples"]),
+        KindSpec(n_null=min(spec["permutations"], MOST_GROUPS), n_resamples=spec["resamples"]),
     )
     collected.add("kinds", table, encoded)
     collected.add("kinds_null", null, encoded)
