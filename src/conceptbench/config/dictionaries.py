@@ -116,3 +116,5 @@ class Dictionaries(Section):
     """Use only this many training images; null uses all."""
     methods: Annotated[dict[Name, DictionaryMethod], Field(min_length=1)]
     """Dictionaries by name."""
+    halves: tuple[Name, ...] = ()
+    """Dictionaries that are also learnt on two disjoint halves of the training images, for their stability."""

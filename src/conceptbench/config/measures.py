@@ -28,6 +28,9 @@ class Measures(Section):
     """Bootstrap samples of each 95 % interval."""
     permutations: Annotated[int, Field(ge=19)] = 200
     """Permutations of a null distribution."""
+    embed_with: tuple[Name, ...] = ()
+    """Backbones whose image embeddings judge monosemanticity: a dictionary is judged by the first of them that has
+    hooks and is not its own backbone. Empty leaves the measure out."""
 
 
 class Figures(Section):

@@ -111,6 +111,10 @@ class Config(Section):
         if self.adaptations.tasks and chosen.block not in self.hooks.get(backbone, ()):
             recorded = list(self.hooks.get(backbone, ()))
             raise ValueError(f"'measures.block' is {chosen.block}, but 'hooks.{backbone}' records {recorded}; add it")
+        for name in chosen.embed_with:
+            self._refer("measures.embed_with", name, tuple(self.backbones), "the backbone")
+        for name in self.dictionaries.halves:
+            self._refer("dictionaries.halves", name, tuple(self.dictionaries.methods), "the dictionary")
         for name in chosen.latents_on:
             self._refer("measures.latents_on", name, tuple(self.datasets), "the data set")
         if chosen.truth_on is not None:
@@ -119,6 +123,11 @@ class Config(Section):
                 raise ValueError(
                     f"'measures.truth_on' names '{chosen.truth_on}', which is no rendered scenes; set null"
                 )
+
+    def embedding_of(self, backbone: str) -> str | None:
+        """Return the backbone whose image embeddings judge the latents of this one; None when there is no other."""
+        others = (name for name in self.measures.embed_with if name in self.hooks and name != backbone)
+        return next(others, None)
 
     def recorded(self, backbone: str) -> tuple[str, ...]:
         """Return the data sets whose activations of this backbone are recorded, in the order of `datasets`."""

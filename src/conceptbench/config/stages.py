@@ -127,6 +127,34 @@ def _measure_truth(config: Config) -> Spec:
     return {**_tables(config), **options, "backbones": recipes}
 
 
+def _measure_monosemanticity(config: Config) -> Spec:
+    judges = {name: config.embedding_of(name) for name in sorted(config.hooks)}
+    chosen = {name: judge for name, judge in judges.items() if judge is not None}
+    grid = {"seeds_of": _seeds_of(config), "hooks": {name: list(config.hooks[name]) for name in sorted(config.hooks)}}
+    return {**grid, "embedding_of": chosen, "on": config.dictionaries.train_on, "seed": config.seed}
+
+
+def _measure_stability(config: Config) -> Spec:
+    """Halves are learnt dictionaries already; what they are compared on is the held-out split."""
+    names = {"seeds_of": _seeds_of(config), "halves": list(config.dictionaries.halves)}
+    hooks = {name: list(blocks) for name, blocks in sorted(config.hooks.items())}
+    return {**names, "hooks": hooks, "on": config.dictionaries.train_on, "seed": config.seed}
+
+
+def _ranked(config: Config) -> Spec:
+    """Methods of all dictionaries, and the one whose L0 the others are compared at."""
+    methods = {name: spec.method for name, spec in sorted(config.dictionaries.methods.items())}
+    return {"dictionaries": methods, "reference": config.measures.dictionary}
+
+
+def _measure_pareto(config: Config) -> Spec:
+    return {"dictionaries": _ranked(config)["dictionaries"]}
+
+
+def _measure_leaderboard(config: Config) -> Spec:
+    return _ranked(config)
+
+
 def _tasks(config: Config) -> Spec:
     chosen = config.adaptations
     methods = {name: spec.method for name, spec in sorted(chosen.methods.items())}
@@ -183,6 +211,10 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "measure_dictionaries": _measure_dictionaries,
     "measure_latents": _measure_latents,
     "measure_truth": _measure_truth,
+    "measure_monosemanticity": _measure_monosemanticity,
+    "measure_stability": _measure_stability,
+    "measure_pareto": _measure_pareto,
+    "measure_leaderboard": _measure_leaderboard,
     "measure_accuracy": _measure_accuracy,
     "measure_overlap": _measure_overlap,
     "measure_decomposition": _measure_decomposition,
