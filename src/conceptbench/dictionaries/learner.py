@@ -11,7 +11,7 @@ from torch import Tensor
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.rules import CodeRule
-from conceptbench.dictionaries.specs import ReluL1, TopK
+from conceptbench.dictionaries.specs import Trained
 
 MEDIAN_ITERATIONS = 100
 MEDIAN_TOLERANCE = 1e-5
@@ -104,7 +104,7 @@ class FiringClock:
         self._silent[fired] = 0
 
 
-def learning_rate(spec: TopK | ReluL1, step: int, total_steps: int | None) -> float:
+def learning_rate(spec: Trained, step: int, total_steps: int | None) -> float:
     """Return the rate of a step (from 0): linear warm-up, constant, linear decay over the last `decay_share`."""
     rise = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
     if not spec.decay_share or total_steps is None:

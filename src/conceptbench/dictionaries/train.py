@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ from tqdm import tqdm
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.evaluate import evaluate
 from conceptbench.dictionaries.learner import Learner, Setting, StepReport
+from conceptbench.dictionaries.methods import learner_of
 from conceptbench.dictionaries.normaliser import Normaliser
-from conceptbench.dictionaries.nulls import PcaLearner, RandomLearner, RawLearner
-from conceptbench.dictionaries.relu_l1 import ReluL1Learner
-from conceptbench.dictionaries.specs import DictionarySpec, Pca, Random, Raw, ReluL1, TopK, describe
-from conceptbench.dictionaries.topk import TopKLearner
+from conceptbench.dictionaries.specs import DictionarySpec, Trained, describe
 from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import torch_seed
 
@@ -176,23 +174,7 @@ def _start(spec: DictionarySpec, seed: int, shared: _Shared) -> _Trainer:
     generator = torch.Generator().manual_seed(torch_seed(shared.experiment_seed, "dictionary", spec.name, seed))
     sample: Tensor = torch.from_numpy(normaliser.apply(shared.sample))
     setting = Setting(sample, normaliser, generator, total, shared.device)
-    return _Trainer(spec, seed, _learner(spec, setting), normaliser, shared.device)
-
-
-def _learner(spec: DictionarySpec, setting: Setting) -> Learner:
-    match spec:
-        case TopK():
-            return TopKLearner(spec, setting)
-        case ReluL1():
-            return ReluL1Learner(spec, setting)
-        case Random():
-            return RandomLearner(spec, setting)
-        case Raw():
-            return RawLearner(spec, setting)
-        case Pca():
-            return PcaLearner(spec, setting)
-        case _:
-            assert_never(spec)
+    return _Trainer(spec, seed, learner_of(spec, setting), normaliser, shared.device)
 
 
 def _finish(trainer: _Trainer, held_out: np.ndarray, provenance: Mapping[str, Any] | None, device: str) -> Dictionary:
@@ -226,7 +208,7 @@ def _check_request(specs: Sequence[DictionarySpec], held_out: np.ndarray, d: int
     if not names or len(set(names)) != len(names):
         raise ConceptBenchError(f"Dictionaries need unique names, and at least one; got {names}.")
     for spec in specs:
-        if isinstance(spec, TopK | ReluL1) and spec.decay_share and tokens_per_epoch is None:
+        if isinstance(spec, Trained) and spec.decay_share and tokens_per_epoch is None:
             raise ConceptBenchError(f"Dictionary '{spec.name}' decays its learning rate and needs tokens_per_epoch.")
     _check_tokens(held_out, d, "held-out tokens")
 

@@ -1,0 +1,109 @@
+"""What is to be learnt: one frozen specification per method, and the closed union of them all.
+
+The field names are those of the configuration, so that a section of it becomes a specification by keyword:
+`specify(name="topk", method="topk", width=1024, k=8)`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from typing import Any, Final, TypeAlias
+
+from conceptbench.dictionaries.specs.autoencoders import (
+    Archetypal,
+    BatchTopK,
+    Frozen,
+    JumpRelu,
+    Matryoshka,
+    ReluL1,
+    TopK,
+)
+from conceptbench.dictionaries.specs.base import Revived, Selecting, Trained
+from conceptbench.dictionaries.specs.classical import Ica, KMeans, SemiNmf
+from conceptbench.dictionaries.specs.nulls import Pca, Random, Raw
+from conceptbench.dictionaries.specs.own import Own
+from conceptbench.errors import ConceptBenchError
+
+__all__ = [
+    "METHODS",
+    "Archetypal",
+    "BatchTopK",
+    "DictionarySpec",
+    "Frozen",
+    "Ica",
+    "JumpRelu",
+    "KMeans",
+    "Matryoshka",
+    "Own",
+    "Pca",
+    "Random",
+    "Raw",
+    "ReluL1",
+    "Revived",
+    "Selecting",
+    "SemiNmf",
+    "TopK",
+    "Trained",
+    "describe",
+    "specify",
+]
+
+_Autoencoder: TypeAlias = TopK | ReluL1 | BatchTopK | Matryoshka | JumpRelu | Archetypal | Frozen
+_Classical: TypeAlias = KMeans | Ica | SemiNmf
+_Null: TypeAlias = Random | Raw | Pca
+DictionarySpec: TypeAlias = _Autoencoder | _Classical | _Null | Own
+
+METHODS: Final[dict[str, type[_Autoencoder | _Classical | _Null]]] = {
+    TopK.method: TopK,
+    ReluL1.method: ReluL1,
+    BatchTopK.method: BatchTopK,
+    Matryoshka.method: Matryoshka,
+    JumpRelu.method: JumpRelu,
+    Archetypal.method: Archetypal,
+    Frozen.method: Frozen,
+    KMeans.method: KMeans,
+    Ica.method: Ica,
+    SemiNmf.method: SemiNmf,
+    Random.method: Random,
+    Raw.method: Raw,
+    Pca.method: Pca,
+}
+"""The specification of each method, by its name in the configuration; a name with a colon is an own method."""
+
+
+def specify(*, name: str, method: str, **options: Any) -> DictionarySpec:
+    """Build the specification of `method` from plain values.
+
+    Raises:
+        ConceptBenchError: for an unknown method or option (the nearest valid name is given), a missing one, or a
+            value out of range.
+    """
+    if ":" in method:
+        return _build(Own, name, method, {"method": method, **options})
+    kind = METHODS.get(method)
+    if kind is None:
+        raise ConceptBenchError(f"Dictionary '{name}': unknown method '{method}'{_nearest(method, METHODS)}.")
+    return _build(kind, name, method, options)
+
+
+def _build(kind: type[DictionarySpec], name: str, method: str, options: Mapping[str, Any]) -> DictionarySpec:
+    known = {field.name: field for field in fields(kind)}
+    for option in options:
+        if option not in known:
+            raise ConceptBenchError(
+                f"Dictionary '{name}' ({method}): unknown option '{option}'{_nearest(option, known)}."
+            )
+    try:
+        return kind(name=name, **options)
+    except TypeError as error:
+        raise ConceptBenchError(f"Dictionary '{name}' ({method}) is incomplete: {error}.") from error
+
+
+def describe(spec: DictionarySpec) -> dict[str, Any]:
+    """Return the plain values of a specification, the method among them; `specify` takes them back."""
+    return {"method": spec.method, **asdict(spec)}
+
+
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(sorted(known))}"
