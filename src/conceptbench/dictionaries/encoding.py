@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries.codes import Codes
-from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest
+from conceptbench.dictionaries.rules import Assign, CodeRule, KeepAbove, KeepLargest
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -74,3 +74,6 @@ def select(
         case KeepAbove(thresholds=thresholds):
             values = torch.where(pre > torch.from_numpy(thresholds).to(pre), pre, pre.new_zeros(()))
             return torch.arange(pre.shape[1], device=pre.device).expand_as(pre), values
+        case Assign():
+            latents = pre.argmax(1, keepdim=True)
+            return latents, torch.ones_like(latents, dtype=pre.dtype)

@@ -23,7 +23,12 @@ class KeepAbove:
     thresholds: Float32[np.ndarray, "latent"]
 
 
-CodeRule: TypeAlias = KeepLargest | KeepAbove
+@dataclass(frozen=True)
+class Assign:
+    """One latent fires, that of the largest pre-activation, with the value 1: the token is its atom."""
+
+
+CodeRule: TypeAlias = KeepLargest | KeepAbove | Assign
 
 
 def describe_rule(rule: CodeRule) -> dict[str, Any]:
@@ -33,6 +38,8 @@ def describe_rule(rule: CodeRule) -> dict[str, Any]:
             return {"rule": "keep-largest", "k": k}
         case KeepAbove():
             return {"rule": "keep-above"}
+        case Assign():
+            return {"rule": "assign"}
 
 
 def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent"] | None, where: str) -> CodeRule:
@@ -46,6 +53,8 @@ def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent
             return KeepLargest(k)
         case {"rule": "keep-above"}, np.ndarray():
             return KeepAbove(thresholds)
+        case {"rule": "assign"}, None:
+            return Assign()
     raise ConceptBenchError(
         f"{where}: the code rule {record} does not fit the stored tensors; learn the dictionary again."
     )
