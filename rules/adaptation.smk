@@ -19,6 +19,8 @@ rule adapt:
         gpu=1,
         mem_mb=6000,
         runtime=240,
+    params:
+        work=f"{R}/.work/adapters/{ADAPTED}/{{task}}/{{method}}",
     script:
         "../scripts/adapt.py"
 

@@ -6,7 +6,8 @@ import torch
 from adaptation_tools import CLASSES, clip_backbone, pixels, siglip_backbone
 from torch.nn.functional import cross_entropy, normalize
 
-from conceptbench.adaptation.maple import MapleLearner, class_tokens, maple_loss, new_learner
+from conceptbench.adaptation.maple import MapleLearner, new_learner
+from conceptbench.adaptation.prompts.adapter import class_tokens, prompt_loss
 from conceptbench.adaptation.prompts.hooks import image_prompts, prompted, text_offset, text_prompts
 from conceptbench.adaptation.prompts.text import context_prompts, context_tokens, encode_tokens
 from conceptbench.adaptation.specs import MapleSpec
@@ -232,7 +233,7 @@ def test_gradients_reach_every_tensor_and_nothing_else(clip):  # T5
     assert len(list(siglip_like.parameters())) == 27
     learner = new_learner(SPEC, clip, seed=0)
     tokens = class_tokens(SPEC, clip, CLASSES)
-    maple_loss(learner, clip, tokens, pixels(clip, 3), torch.tensor([0, 1, 2])).backward()
+    prompt_loss(learner, clip, tokens, pixels(clip, 3), torch.tensor([0, 1, 2])).backward()
     assert len(list(learner.parameters())) == 9
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learner.parameters())
     assert all(p.grad is None for p in clip.model.parameters())
@@ -242,7 +243,7 @@ def test_gradients_equal_those_of_an_explicit_forward(clip):  # T5
     tokens, x, targets = class_tokens(SPEC, clip, CLASSES), pixels(clip, 3), torch.tensor([0, 1, 2])
     tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
     hooked, explicit = new_learner(SPEC, clip, seed=0), new_learner(SPEC, clip, seed=0)
-    maple_loss(hooked, clip, tokens, x, targets).backward()
+    prompt_loss(hooked, clip, tokens, x, targets).backward()
     texts = normalize(explicit_clip_text(clip.model, tokens, explicit.text_prompts()), dim=-1)
     features = normalize(explicit_clip_image(clip.model, x, explicit.image_prompts()), dim=-1)
     cross_entropy(clip.logit_scale * features @ texts.T, targets).backward()
@@ -267,7 +268,7 @@ def test_27_tensors_receive_gradients_at_depth_9():  # T5
     )
     learner = new_learner(MapleSpec(), backbone, seed=0)
     tokens = class_tokens(MapleSpec(), backbone, CLASSES)
-    maple_loss(learner, backbone, tokens, pixels(backbone, 2), torch.tensor([0, 1])).backward()
+    prompt_loss(learner, backbone, tokens, pixels(backbone, 2), torch.tensor([0, 1])).backward()
     gradients = [p.grad for p in learner.parameters()]
     assert len(gradients) == 27
     assert all(g is not None and g.abs().sum() > 0 for g in gradients)

@@ -27,7 +27,8 @@ from conceptbench.adaptation.engine import (
     steps_per_epoch,
 )
 from conceptbench.adaptation.linear_probe import GRID, search_c
-from conceptbench.adaptation.maple import class_tokens, maple_loss, new_learner
+from conceptbench.adaptation.maple import new_learner
+from conceptbench.adaptation.prompts.adapter import class_tokens, prompt_loss
 from conceptbench.adaptation.schedule import learning_rate
 from conceptbench.adaptation.tasks import few_shot_task
 from conceptbench.errors import ConceptBenchError
@@ -130,7 +131,7 @@ def test_one_batch_is_overfitted(clip):
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(150):
-        loss = maple_loss(learner, clip, tokens, x, targets)
+        loss = prompt_loss(learner, clip, tokens, x, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

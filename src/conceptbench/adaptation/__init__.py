@@ -11,34 +11,72 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conceptbench.adaptation.adapter import Adapter, predict
     from conceptbench.adaptation.evaluation import evaluate
+    from conceptbench.adaptation.features import PlainFeatures
     from conceptbench.adaptation.protocol import adapt
-    from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, MethodSpec, ZeroShotSpec, method_spec
-    from conceptbench.adaptation.storage import load_adapter, save_adapter
+    from conceptbench.adaptation.specs import (
+        ClipLoraSpec,
+        CoCoOpSpec,
+        CoOpSpec,
+        IvlpSpec,
+        LinearProbeSpec,
+        MapleSpec,
+        MethodSpec,
+        PromptSrcSpec,
+        TipAdapterFSpec,
+        TipAdapterSpec,
+        VptSpec,
+        ZeroShotSpec,
+        method_spec,
+        moves_images,
+    )
+    from conceptbench.adaptation.storage import load_adapter, move_adapters, save_adapter
 
 _HOME = {
     "Adapter": "adapter",
+    "ClipLoraSpec": "specs",
+    "CoCoOpSpec": "specs",
+    "CoOpSpec": "specs",
+    "IvlpSpec": "specs",
     "LinearProbeSpec": "specs",
     "MapleSpec": "specs",
     "MethodSpec": "specs",
+    "PlainFeatures": "features",
+    "PromptSrcSpec": "specs",
+    "TipAdapterFSpec": "specs",
+    "TipAdapterSpec": "specs",
+    "VptSpec": "specs",
     "ZeroShotSpec": "specs",
     "adapt": "protocol",
     "evaluate": "evaluation",
     "load_adapter": "storage",
     "method_spec": "specs",
+    "move_adapters": "storage",
+    "moves_images": "specs",
     "predict": "adapter",
     "save_adapter": "storage",
 }
 
 __all__ = [
     "Adapter",
+    "ClipLoraSpec",
+    "CoCoOpSpec",
+    "CoOpSpec",
+    "IvlpSpec",
     "LinearProbeSpec",
     "MapleSpec",
     "MethodSpec",
+    "PlainFeatures",
+    "PromptSrcSpec",
+    "TipAdapterFSpec",
+    "TipAdapterSpec",
+    "VptSpec",
     "ZeroShotSpec",
     "adapt",
     "evaluate",
     "load_adapter",
     "method_spec",
+    "move_adapters",
+    "moves_images",
     "predict",
     "save_adapter",
 ]

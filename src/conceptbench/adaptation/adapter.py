@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.adaptation.specs import MethodSpec
+from conceptbench.adaptation.specs import MethodSpec, moves_images
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ class Adapter(ABC):
     card: dict[str, Any]
     """Backbone, data set, classes, seed and training record, as `card.json` holds them."""
     _texts: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether the image tower computes something else inside `image_context`."""
+        return moves_images(self.spec)
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -70,6 +75,16 @@ class Adapter(ABC):
         from conceptbench.adaptation.storage import save_adapter
 
         save_adapter(self, folder)
+
+    def require_classes(self, dataset: str, trained: Sequence[str]) -> None:
+        """Raise ConceptBenchError when the classes `trained` of a data set are not those this adapter was trained on."""
+        own = list(self.card["classes"])
+        if own != list(trained):
+            raise ConceptBenchError(
+                f"the {self.spec.name!r} adapter was trained on {len(own)} classes ({own[0]!r}, ...) of data set "
+                f"{self.card['dataset']['name']!r}, not on the {len(trained)} ({trained[0]!r}, ...) of {dataset!r}; "
+                "adapt to that data set, or classify by class names of your own."
+            )
 
     def require_backbone(self, backbone: Backbone) -> None:
         """Raise ConceptBenchError when the adapter was fitted to another backbone."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from conceptbench.adaptation.adapter import Adapter
+from conceptbench.adaptation.features import PlainFeatures, dataset_features
 from conceptbench.adaptation.tasks import candidate_labels
 from conceptbench.errors import ConceptBenchError
 
@@ -35,27 +35,12 @@ PREDICTION_COLUMNS = (
 
 
 @torch.no_grad()
-def dataset_features(
-    backbone: Backbone,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    *,
-    batch_size: int = 100,
-    progress: bool = True,
-) -> Float[Tensor, "image embed"]:
-    """Image features (not normalised) of the images `rows`, under whatever prompts are installed."""
-    if len(rows) == 0:
-        return torch.empty(0, backbone.embed_dim, device=backbone.device)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    bar = tqdm(batches, desc=f"image features of {dataset.name}", unit="batch", disable=not progress)
-    return torch.cat([backbone.encode_image(_pixels(backbone, dataset, batch)) for batch in bar])
-
-
 def evaluate(
     adapter: Adapter,
     backbone: Backbone,
     dataset: Dataset,
     *,
+    plain: PlainFeatures | None = None,
     split: str = "test",
     batch_size: int = 100,
     progress: bool = True,
@@ -63,11 +48,15 @@ def evaluate(
     """Predictions for every labelled image of `split`, with the columns of `PREDICTION_COLUMNS`.
 
     `log_likelihood` is that of the true class among the candidates of the image's half. A half that the method cannot
-    score has no rows (`Adapter.missing_note` says why).
+    score has no rows (`Adapter.missing_note` says why). Adapters that leave the image tower alone take the image
+    features from `plain`, where those of earlier calls are kept.
 
-    Raises ConceptBenchError when a half that can be scored has no images in the split.
+    Raises ConceptBenchError when the data set has other classes than the adapter was trained on, or a half that can be
+    scored has no images in the split.
     """
     setting = str(adapter.card["setting"])
+    adapter.require_classes(dataset.name, next(_names(dataset, setting)))
+    plain = plain or PlainFeatures(backbone, dataset, progress=progress)
     rows = np.asarray(dataset.rows(split), dtype=np.int64)
     labels = np.asarray(dataset.labels(rows), dtype=np.int64)
     parts = []
@@ -81,8 +70,11 @@ def evaluate(
                 f"data set {dataset.name!r} has no {half} images in its {split} split; "
                 "give the split images of those classes."
             )
-        with adapter.image_context(backbone):
-            features = dataset_features(backbone, dataset, rows[chosen], batch_size=batch_size, progress=progress)
+        if adapter.moves_images:
+            with adapter.image_context(backbone):
+                features = dataset_features(backbone, dataset, rows[chosen], batch_size=batch_size, progress=progress)
+        else:
+            features = plain(rows[chosen])
         logits = adapter.classify(backbone, features, names)
         parts.append(_score(logits, labels[chosen], candidates) | {"image": rows[chosen], "half": half})
     identity: dict[str, Any] = {"setting": setting, "method": adapter.spec.name, "seed": int(adapter.card["seed"])}
@@ -90,11 +82,10 @@ def evaluate(
     return frame[list(PREDICTION_COLUMNS)]
 
 
-def _pixels(backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
-    """Preprocessed pixels; rendered images, which have no files, come as one array."""
-    if (dataset.manifest["path"].iloc[rows] == "").all():
-        return backbone.preprocess(dataset.images(rows))
-    return backbone.preprocess([dataset.pil(int(row)) for row in rows])
+def _names(dataset: Dataset, setting: str) -> Iterator[tuple[str, ...]]:
+    """The class names of each half, the trained one first."""
+    for labels in candidate_labels(dataset.classes, setting).values():
+        yield tuple(dataset.classes[label] for label in labels)
 
 
 def _score(logits: Tensor, labels: NDArray[np.int64], candidates: list[int]) -> dict[str, NDArray[Any]]:

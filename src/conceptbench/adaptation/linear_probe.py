@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conceptbench.adaptation.adapter import Adapter, Logits
-from conceptbench.adaptation.evaluation import dataset_features
+from conceptbench.adaptation.fitting import Fitting, Stored
 from conceptbench.adaptation.specs import LinearProbeSpec
 from conceptbench.adaptation.storage import require_tensors
-from conceptbench.adaptation.tasks import Task
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -71,13 +70,12 @@ class LinearProbeAdapter(Adapter):
         )
 
 
-def fit_linear_probe(
-    spec: LinearProbeSpec, backbone: Backbone, task: Task, card: dict[str, Any], progress: bool
-) -> LinearProbeAdapter:
+def fit_linear_probe(spec: LinearProbeSpec, fitting: Fitting) -> LinearProbeAdapter:
     """Fit the probe to the training shots, with C chosen on the validation shots.
 
     Raises ConceptBenchError when the task has no validation images or fewer than two classes.
     """
+    task = fitting.task
     if len(task.val_rows) == 0:
         raise ConceptBenchError(
             f"data set {task.dataset.name!r} has no validation images to choose a probe's C on; give it a val split."
@@ -85,7 +83,7 @@ def fit_linear_probe(
     if len(task.class_names) < 2:
         raise ConceptBenchError(f"data set {task.dataset.name!r}: a linear probe needs at least two trained classes.")
     rows = np.concatenate([task.train_rows, task.val_rows])
-    features = dataset_features(backbone, task.dataset, rows, progress=progress).cpu().double().numpy()
+    features = fitting.features(rows).cpu().double().numpy()
     train, val = features[: len(task.train_rows)], features[len(task.train_rows) :]
 
     def accuracy(c: float) -> float:
@@ -96,7 +94,7 @@ def fit_linear_probe(
     weight, bias = _regression(train, task.train_targets, c, spec.max_iter)
     training = {"c": c, "val_accuracy": score, "n_train": len(task.train_rows), "n_val": len(task.val_rows)}
     return LinearProbeAdapter(
-        spec, card | {"training": training}, torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+        spec, fitting.card | {"training": training}, torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
     )
 
 
@@ -117,13 +115,12 @@ def search_c(accuracy: Callable[[float], float], steps: int) -> tuple[float, flo
     return chosen, score
 
 
-def restore_linear_probe(
-    spec: LinearProbeSpec, backbone: Backbone, card: dict[str, Any], tensors: dict[str, Tensor], source: str
-) -> LinearProbeAdapter:
+def restore_linear_probe(spec: LinearProbeSpec, stored: Stored) -> LinearProbeAdapter:
     """The adapter of a card and its tensors."""
-    n_classes = len(card["classes"])
-    require_tensors(tensors, {"weight": (n_classes, backbone.embed_dim), "bias": (n_classes,)}, source)
-    return LinearProbeAdapter(spec, card, tensors["weight"], tensors["bias"])
+    n_classes = len(stored.card["classes"])
+    expected = {"weight": (n_classes, stored.backbone.embed_dim), "bias": (n_classes,)}
+    require_tensors(stored.tensors, expected, stored.source)
+    return LinearProbeAdapter(spec, stored.card, stored.tensors["weight"], stored.tensors["bias"])
 
 
 def _regression(

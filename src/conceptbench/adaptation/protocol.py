@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from conceptbench.adaptation.adapter import Adapter
-from conceptbench.adaptation.linear_probe import fit_linear_probe
-from conceptbench.adaptation.maple import fit_maple
-from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, MethodSpec, Setting, ZeroShotSpec, spec_values
+from conceptbench.adaptation.features import PlainFeatures
+from conceptbench.adaptation.fitting import Fitting
+from conceptbench.adaptation.methods import fit
+from conceptbench.adaptation.specs import MethodSpec, Setting, spec_values
 from conceptbench.adaptation.specs import method_spec as read_spec
 from conceptbench.adaptation.tasks import Task, few_shot_task
-from conceptbench.adaptation.zero_shot import fit_zero_shot
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
@@ -26,28 +26,22 @@ def adapt(
     seed: int,
     setting: Setting = "base-to-novel",
     *,
+    plain: PlainFeatures | None = None,
     progress: bool = True,
 ) -> Adapter:
     """Adapt `backbone` to the classes of `dataset` from `shots` images a class.
 
     In the setting "base-to-novel" only the base half of the classes is trained, in "all-classes" every class. `seed`
-    chooses the images, as CoOp does, and every other random number. The backbone is left as it was.
+    chooses the images, as CoOp does, and every other random number. The backbone is left as it was. Features that the
+    method needs of images as they are come from `plain`, which one call after the other may share.
 
     Raises ConceptBenchError when the backbone lacks a part the method needs, a class has fewer images than `shots`,
     or a loss is not finite.
     """
     spec = read_spec(method_spec)
     task = few_shot_task(dataset, shots, seed, setting)
-    card = _card(spec, backbone, task)
-    match spec:
-        case ZeroShotSpec():
-            return fit_zero_shot(spec, backbone, card)
-        case LinearProbeSpec():
-            return fit_linear_probe(spec, backbone, task, card, progress)
-        case MapleSpec():
-            return fit_maple(spec, backbone, task, card, progress)
-        case _:
-            assert_never(spec)
+    plain = plain or PlainFeatures(backbone, dataset, progress=progress)
+    return fit(spec, Fitting(backbone, task, _card(spec, backbone, task), plain, progress))
 
 
 def _card(spec: MethodSpec, backbone: Backbone, task: Task) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from conceptbench.adaptation.specs import LinearProbeSpec, MapleSpec, ZeroShotSpec, method_spec
+from conceptbench.adaptation.fitting import Stored
+from conceptbench.adaptation.specs import method_spec
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import atomic_write, read_json, write_json
 
@@ -34,15 +36,32 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
     write_json(adapter.card, folder / CARD_FILE)
 
 
+def move_adapters(work: Path, place: Path, names: Sequence[str]) -> None:
+    """Move the finished adapters `names` from the folder `work` to `place` and remove `work`.
+
+    Adapters of other names, left by an earlier run, are removed from `place`. Each folder moves in one step; a reader
+    of several of them relies on what the job writes last.
+
+    Raises ConceptBenchError when the disk refuses.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for old in [path for path in place.iterdir() if (path / CARD_FILE).is_file()]:
+            shutil.rmtree(old)
+        for name in names:
+            (work / name).replace(place / name)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise ConceptBenchError(f"Cannot move adapters from {work} to {place}: {error}; repair the disk.") from error
+
+
 def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
     """The adapter stored in `folder`, for `backbone`.
 
     Raises ConceptBenchError when a file is missing or damaged, the backbone's weights are others than it was fitted
     to, or the tensors differ in name or shape from what the method at this depth has.
     """
-    from conceptbench.adaptation.linear_probe import restore_linear_probe
-    from conceptbench.adaptation.maple import restore_maple
-    from conceptbench.adaptation.zero_shot import restore_zero_shot
+    from conceptbench.adaptation.methods import restore
 
     folder = Path(folder)
     card = read_json(folder / CARD_FILE)
@@ -56,15 +75,7 @@ def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
             f"{card['backbone']['digest'][:12]}, not to {backbone.name!r} with weights {backbone.digest[:12]}; "
             "load that backbone or adapt this one."
         )
-    match spec:
-        case ZeroShotSpec():
-            return restore_zero_shot(spec, backbone, card, tensors, source)
-        case LinearProbeSpec():
-            return restore_linear_probe(spec, backbone, card, tensors, source)
-        case MapleSpec():
-            return restore_maple(spec, backbone, card, tensors, source)
-        case _:
-            assert_never(spec)
+    return restore(spec, Stored(backbone, card, tensors, source))
 
 
 def require_tensors(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], source: str) -> None:

@@ -2,7 +2,8 @@
 
 Each context manager takes one tensor per position: the first enters the tower with its embeddings (shallow), tensor i
 replaces the same tokens at the input of block i (deep); after the last position the tokens flow on. Positions and
-replacement follow MaPLe (Khattak et al. 2023); text prompts alone give CoOp, image prompts alone VPT.
+replacement follow MaPLe (Khattak et al. 2023); text prompts alone give CoOp, image prompts alone VPT. No positions
+leave a tower as it is.
 Leaving the context removes every hook, also after an error, and the model is bit for bit what it was.
 """
 
@@ -21,7 +22,8 @@ from conceptbench.errors import ConceptBenchError
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
 
-Prompts = Sequence[Float[Tensor, "prompt feature"]]
+Prompts = Sequence[Float[Tensor, "*text prompt feature"]]
+"""One tensor per position; text prompts may differ between the texts of a batch and then have an axis for them."""
 
 
 @contextmanager
@@ -38,6 +40,9 @@ def text_prompts(backbone: Backbone, prompts: Prompts) -> Iterator[None]:
     The shallow prompt replaces token embeddings, so the positional embedding is added to it; the deep ones replace
     what the previous block wrote there and get none.
     """
+    if not prompts:
+        yield
+        return
     start, tower = text_offset(backbone), text_tower(backbone)
     require_blocks(backbone, "text", len(prompts), len(text_blocks(backbone)))
     with ExitStack() as hooks:
@@ -57,6 +62,9 @@ def image_prompts(backbone: Backbone, prompts: Prompts) -> Iterator[None]:
     that norm and has no position. Pooling never sees a prompt. Tokens recorded at a block carry the prompts as their
     last tokens; a block with a deep prompt also accepts tokens from which they were cut.
     """
+    if not prompts:
+        yield
+        return
     _require_token_pooling(backbone)
     require_blocks(backbone, "image", len(prompts), len(backbone.vision_blocks))
     n_plain = backbone.n_tokens
@@ -150,7 +158,7 @@ def _overwrite(tokens: Tensor, prompt: Tensor, start: int) -> Tensor:
     """`tokens` [batch, token, feature] with `prompt` in the places from `start` on; a new tensor, so that gradients
     reach the prompt."""
     batch = prompt.to(tokens.dtype).expand(len(tokens), -1, -1)
-    return torch.cat([tokens[:, :start], batch, tokens[:, start + len(prompt) :]], dim=1)
+    return torch.cat([tokens[:, :start], batch, tokens[:, start + prompt.shape[-2] :]], dim=1)
 
 
 def _append(tokens: Tensor, prompt: Tensor) -> Tensor:

@@ -27,6 +27,34 @@ def context_prompts(context: str, n_ctx: int, class_names: Sequence[str]) -> lis
     return [f"{before} {plain_name(name)}." for name in class_names]
 
 
+def require_distinct(backbone: Backbone, prompts: Sequence[str], tokens: Int[Tensor, "text token"]) -> None:
+    """Raise ConceptBenchError when two different prompts have the same tokens: they were cut before the class name."""
+    first: dict[tuple[int, ...], str] = {}
+    for prompt, ids in zip(prompts, tokens.tolist(), strict=True):
+        other = first.setdefault(tuple(ids), prompt)
+        if other != prompt:
+            raise ConceptBenchError(
+                f"the prompts {other!r} and {prompt!r} are the same {tokens.shape[1]} tokens to backbone "
+                f"{backbone.name!r}, which cuts longer texts; shorten the context or the template."
+            )
+
+
+def prompt_tokens(backbone: Backbone, prompts: Sequence[str]) -> Int[Tensor, "text token"]:
+    """Tokens of the prompts, one for each class, on the backbone's device.
+
+    Raises ConceptBenchError when the backbone has no text tower or cannot tell two of the prompts apart.
+    """
+    text_tower(backbone)
+    tokens = backbone.tokenize(prompts)
+    require_distinct(backbone, prompts, tokens)
+    return tokens.to(backbone.device)
+
+
+def template_prompts(template: str, class_names: Sequence[str]) -> list[str]:
+    """One prompt per class, the name in the place of `{}`."""
+    return [template.replace("{}", plain_name(name)) for name in class_names]
+
+
 def context_tokens(backbone: Backbone, context: str, n_ctx: int) -> Int[Tensor, " prompt"]:
     """The ids of the first `n_ctx` tokens of `context`: those whose embeddings become learnable.
 
