@@ -15,6 +15,7 @@ include: "rules/activations.smk"
 include: "rules/dictionaries.smk"
 include: "rules/adaptation.smk"
 include: "rules/measures.smk"
+include: "rules/synthetic.smk"
 include: "rules/figures.smk"
 include: "rules/runtime.smk"
 
@@ -27,6 +28,7 @@ wildcard_constraints:
     backbone="|".join(CONFIG.backbones),
     task="|".join(CONFIG.adaptations.tasks) or "none",
     method="|".join(CONFIG.adaptations.methods) or "none",
+    world="|".join(CONFIG.synthetic.worlds) or "none",
 
 
 rule all:

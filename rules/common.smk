@@ -44,6 +44,7 @@ METRIC_TABLES = [
     *(["overlap"] if TASKS and MOVING else []),
     *(["decomposition"] if TASKS and MOVING and BEFORE else []),
 ]
+    *(["recovery"] if CONFIG.synthetic.worlds else []),
 
 
 def stamp(stage, **names):

@@ -8,6 +8,7 @@ FIGURES = [
         *(["accuracy"] if TASKS else []),
         *(["overlap"] if "overlap" in METRIC_TABLES else []),
         *(["decomposition"] if "decomposition" in METRIC_TABLES else []),
+        *(["recovery"] if CONFIG.synthetic.worlds else []),
     ]
 ]
 

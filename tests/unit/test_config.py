@@ -201,6 +201,7 @@ def all_stamps(config: Config) -> dict[str, Any]:
         "learn_dictionaries": [{"backbone": name} for name in config.hooks],
         "record_activations": [{"backbone": b, "dataset": d} for b in config.hooks for d in config.recorded(b)],
         "adapt": [{"task": t, "method": m} for t in config.adaptations.tasks for m in config.adaptations.methods],
+        "learn_synthetic": [{"world": name} for name in config.synthetic.worlds],
     }
     names["encode_codes"] = names["record_activations"]
     names["record_adapted"] = names["encode_adapted"] = names["adapt"]

@@ -12,7 +12,10 @@ from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
 from conceptbench.errors import ConceptBenchError
 
-_NAMED = (("datasets",), ("backbones",), ("hooks",), ("dictionaries", "methods"), ("adaptations", "methods"))
+_NAMED = (
+    *(("datasets",), ("backbones",), ("hooks",)),
+    *(("dictionaries", "methods"), ("adaptations", "methods"), ("synthetic", "worlds")),
+)
 
 
 class _UniqueKeys(yaml.SafeLoader):

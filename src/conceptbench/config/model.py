@@ -17,6 +17,7 @@ from conceptbench.config.dictionaries import Dictionaries
 from conceptbench.config.measures import Figures, Measures
 from conceptbench.config.names import nearest
 from conceptbench.config.sections import Index, Indices, Name, Section
+from conceptbench.config.synthetic import Synthetic, swept_methods
 
 
 class Config(Section):
@@ -40,6 +41,8 @@ class Config(Section):
     """Blocks (0-based) of each backbone whose output is recorded."""
     dictionaries: Dictionaries
     """Sparse dictionaries."""
+    synthetic: Synthetic = Synthetic()
+    """Recovery of known atoms on synthetic activations."""
     adaptations: Adaptations
     """Adaptations and their tasks."""
     measures: Measures
@@ -53,6 +56,7 @@ class Config(Section):
         self._check_hooks()
         self._check_adaptations()
         self._check_measures()
+        self._check_synthetic()
         return self
 
     def _refer(self, where: str, name: str, among: tuple[str, ...], what: str) -> None:
@@ -139,6 +143,12 @@ class Config(Section):
         return tuple(name for name in self.datasets if name in wanted)
 
     def used_datasets(self) -> tuple[str, ...]:
+    def _check_synthetic(self) -> None:
+        for name in self.synthetic.methods or ():
+            self._refer("synthetic.methods", name, tuple(self.dictionaries.methods), "the dictionary")
+        if self.synthetic.worlds:
+            swept_methods(self.synthetic, self.dictionaries.methods)
+
         """Return the data sets that any part of the workflow reads; others are never prepared."""
         wanted = {name for backbone in self.hooks for name in self.recorded(backbone)} | set(self.adaptations.tasks)
         return tuple(name for name in self.datasets if name in wanted)

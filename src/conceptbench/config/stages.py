@@ -11,6 +11,7 @@ from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
 from conceptbench.config.sections import Section
 from conceptbench.errors import ConceptBenchError
+from conceptbench.config.synthetic import swept_methods
 
 Spec = dict[str, Any]
 
@@ -44,8 +45,11 @@ def _dictionary_grid(config: Config, backbone: str) -> Spec:
 
 def _seeds_of(config: Config) -> dict[str, list[int]]:
     """Return the seeds of every dictionary: a method without randomness is learnt once."""
-    methods = sorted(config.dictionaries.methods.items())
-    return {name: list(config.seeds[:1] if spec.method in DETERMINISTIC else config.seeds) for name, spec in methods}
+    return {name: _repetitions(config, spec.method) for name, spec in sorted(config.dictionaries.methods.items())}
+
+
+def _repetitions(config: Config, method: str) -> list[int]:
+    return list(config.seeds[:1] if method in DETERMINISTIC else config.seeds)
 
 
 def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
@@ -58,6 +62,22 @@ def _encode_codes(config: Config, *, backbone: str, dataset: str) -> Spec:
 
 
 def _adapt(config: Config, *, task: str, method: str) -> Spec:
+def _learn_synthetic(config: Config, *, world: str) -> Spec:
+    chosen = config.synthetic
+    swept = swept_methods(chosen, config.dictionaries.methods)
+    return {
+        "world": _plain(chosen.worlds[world]),
+        "name": world,
+        "seed": config.seed,
+        "seeds": list(chosen.seeds),
+        "tokens": chosen.tokens,
+        "held_out": chosen.held_out,
+        "methods": {name: _plain(method) for name, (method, _) in swept.items()},
+        "configured": {name: origin for name, (_, origin) in swept.items()},
+        "seeds_of": {name: _repetitions(config, method.method) for name, (method, _) in swept.items()},
+    }
+
+
     chosen = config.adaptations
     options = _plain(chosen.methods[method])
     if options.get("template", "") is None:
@@ -156,6 +176,10 @@ def _measure_leaderboard(config: Config) -> Spec:
 
 
 def _tasks(config: Config) -> Spec:
+def _measure_recovery(config: Config) -> Spec:
+    return {"worlds": list(config.synthetic.worlds), **_uncertainty(config)}
+
+
     chosen = config.adaptations
     methods = {name: spec.method for name, spec in sorted(chosen.methods.items())}
     shared = {"backbone": chosen.backbone, "tasks": list(chosen.tasks), "methods": methods, "setting": chosen.setting}
@@ -205,11 +229,13 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "learn_dictionaries": _learn_dictionaries,
     "encode_codes": _encode_codes,
     "adapt": _adapt,
+    "learn_synthetic": _learn_synthetic,
     "record_adapted": _record_adapted,
     "encode_adapted": _encode_adapted,
     "measure_backbones": _measure_backbones,
     "measure_dictionaries": _measure_dictionaries,
     "measure_latents": _measure_latents,
+    "measure_recovery": _measure_recovery,
     "measure_truth": _measure_truth,
     "measure_monosemanticity": _measure_monosemanticity,
     "measure_stability": _measure_stability,
@@ -250,6 +276,7 @@ def stage_spec(config: Config, stage: str, **names: str) -> Spec:
         "method": tuple(config.adaptations.methods),
     }
     for kind, name in names.items():
+        "world": tuple(config.synthetic.worlds),
         if kind not in valid or name not in valid[kind]:
             hint = nearest(name, valid[kind]) if kind in valid else nearest(kind, valid)
             raise ConceptBenchError(f"Stage '{stage}' has no {kind} '{name}'{hint}")

@@ -51,6 +51,7 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
         "accuracy_difference": _accuracy_difference,
         "overlap": _overlap,
         "decomposition": _decomposition,
+        "recovery": _recovery,
     }
     out: Metrics = {}
     for name, collector in collectors.items():
@@ -158,4 +159,14 @@ def _decomposition(table: pd.DataFrame) -> Metrics:
     for row in _records(chosen):
         half = "" if row["half"] in {"base", "all"} else f"{row['half']}."
         _put(out, f"remapping.{row['method']}.{row['task']}.{half}{row['part']}", row)
+    return out
+
+
+def _recovery(table: pd.DataFrame) -> Metrics:
+    """Pooled scores on synthetic worlds; those of the first world have the plain key, others `@<world>`."""
+    out: Metrics = {}
+    first = table["world"].iloc[0]
+    for row in _records(_pooled(table)):
+        where = "" if row["world"] == first else f"@{row['world']}"
+        _put(out, f"recovery.{row['dictionary']}{where}.{row['score']}", row)
     return out
