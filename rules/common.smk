@@ -3,6 +3,7 @@ import json
 from itertools import product
 from pathlib import Path
 
+from conceptbench.adaptation import moves_images
 from conceptbench.config import load_config, stage_spec
 from conceptbench.errors import ConceptBenchError
 from snakemake.exceptions import WorkflowError
@@ -21,7 +22,7 @@ METHODS = list(CONFIG.adaptations.methods)
 TRAINED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind == "trained"]
 FETCHED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind != "trained"]
 BEFORE = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "zero-shot"]
-MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "maple"]
+MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if moves_images(spec.model_dump())]
 """Methods that change what the image tower computes; the others see the backbone's own activations."""
 
 TRUTH = CONFIG.measures.truth_on
@@ -34,17 +35,33 @@ RUNNING = ["seeds", "tables", *(f"backbones/{name}" for name in ("backbone", "cu
 MEASURING = ["inference", "seeds", "tables", "measures/resampling", "measures/sparse", "measures/stages/encoded"]
 TRUTH_CODE = [
     *(f"measures/{name}" for name in ("truth", "ranking", "comparison", "patches", "matching", "counterfactual")),
-    *("measures/kinds", "measures/kinds_text", "measures/stages/truth", "data/truth", "data/pairs", *MEASURING),
+    *("measures/kinds", "measures/kinds_text", "measures/stages/truth", "measures/nulls"),
+    *("data/truth", "data/pairs", *MEASURING),
 ]
 """Parts of the experiment that the configuration may leave out: the rendered truth, and adaptation with its measures."""
+JUDGED = [name for name in CONFIG.hooks if CONFIG.embedding_of(name)]
+"""Backbones whose dictionaries another backbone can judge."""
+JUDGES = list(dict.fromkeys(CONFIG.embedding_of(name) for name in JUDGED))
+REPEATED = len(CONFIG.seeds) > 1 or bool(CONFIG.dictionaries.halves)
+"""Whether any dictionary is learnt more than once."""
+DICTIONARY_TABLES = [
+    "dictionaries",
+    *(["truth_summary"] if TRUTH else []),
+    *(["stability"] if REPEATED else []),
+    *(["monosemanticity_summary"] if JUDGED else []),
+]
+"""What the leaderboard ranks dictionaries by."""
 METRIC_TABLES = [
     "dictionaries",
+    *(["stability"] if REPEATED else []),
+    *(["monosemanticity_summary"] if JUDGED else []),
+    "leaderboard",
     *(["backbones", "kinds_text", "truth_summary", "truth_comparison", "kinds"] if TRUTH else []),
     *(["accuracy", "accuracy_difference"] if TASKS else []),
     *(["overlap"] if TASKS and MOVING else []),
     *(["decomposition"] if TASKS and MOVING and BEFORE else []),
-]
     *(["recovery"] if CONFIG.synthetic.worlds else []),
+]
 
 
 def stamp(stage, **names):

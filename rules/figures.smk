@@ -5,6 +5,9 @@ FIGURES = [
     for name in [
         *(["latent_statistics", "exemplars"] if CONFIG.measures.latents_on else []),
         *(["zero_shot", "factor_recovery", "factor_values", "named_kinds"] if TRUTH else []),
+        *("leaderboard", "pareto"),
+        *(["stability"] if REPEATED else []),
+        *(["monosemanticity"] if JUDGED else []),
         *(["accuracy"] if TASKS else []),
         *(["overlap"] if "overlap" in METRIC_TABLES else []),
         *(["decomposition"] if "decomposition" in METRIC_TABLES else []),

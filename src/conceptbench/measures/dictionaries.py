@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import read_json
 
 METRICS = ("fvu", "l0", "dead_share", "dense_share", "cosine")
+DESCRIBED = ("recovered_norm", "bias", "hoyer", "coherence", "nearest_atom")
+"""Metrics that a card may lack or hold no number for."""
 COST = ("tokens", "seconds", "tokens_per_s")
 
 
@@ -20,8 +23,9 @@ def measure_dictionaries(folders: Mapping[str, Path]) -> pd.DataFrame:
         folders: backbone -> R/dictionaries/<backbone>.
 
     Returns:
-        backbone, block, dictionary, seed, method, width, fvu, l0, dead_share, dense_share, cosine, and those of
-        tokens, seconds, tokens_per_s that the card has.
+        backbone, block, dictionary, seed, method, width, fvu, l0, dead_share, dense_share, cosine, recovered_norm, bias,
+        hoyer, coherence, nearest_atom (empty where they do not exist), and those of tokens, seconds, tokens_per_s that
+        the card has: training tokens and seconds, the held-out ones where it has no training.
     """
     rows = []
     for backbone, folder in folders.items():
@@ -38,4 +42,8 @@ def measure_dictionaries(folders: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def _metrics(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: card["metrics"][name] for name in (*METRICS, *COST) if name in card["metrics"]}
+    metrics, training = card["metrics"], card.get("training", {})
+    found = {name: metrics[name] for name in METRICS if name in metrics}
+    found |= {name: np.nan if metrics.get(name) is None else metrics[name] for name in DESCRIBED}
+    cost = {**{name: metrics[name] for name in COST if name in metrics}, **training}
+    return found | {name: cost[name] for name in COST if name in cost}

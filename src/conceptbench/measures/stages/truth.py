@@ -14,6 +14,7 @@ from conceptbench.measures.counterfactual import counterfactual_specificity
 from conceptbench.measures.kinds import KindSpec, unite_kinds
 from conceptbench.measures.kinds_text import kind_compositions
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
+from conceptbench.measures.nulls import NULL_METHODS
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
 from conceptbench.measures.resampling import ALL_SEEDS, MOST_GROUPS, MOST_SEARCHES, costly_resamples
 from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
@@ -30,7 +31,6 @@ from conceptbench.measures.truth import (
 )
 from conceptbench.seeds import rng
 
-NULL_METHODS = ("random", "raw", "pca")
 NULL_RECIPES = {"random": "random backbone", "image": "image-only backbone"}
 """Recipes of backbones that are controls, whatever dictionary is learnt on them, and what they are called."""
 KIND = "kind"

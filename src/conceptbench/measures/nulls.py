@@ -1,0 +1,6 @@
+"""Which dictionary methods learn no concept: the floor of every score."""
+
+from typing import Final
+
+NULL_METHODS: Final = ("random", "frozen", "raw", "pca")
+"""Random atoms, a trained encoder on frozen random atoms, coordinates, principal components."""
