@@ -2,14 +2,14 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
+from conceptbench.dictionaries.assembled import both_signs, linear, refuse_more
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import SCALE_TOKENS, Setting, tied_scale, to_numpy, unit_rows
 from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest
 from conceptbench.dictionaries.specs import Pca, Random, Raw
-from conceptbench.errors import ConceptBenchError
 
 
 class RandomLearner:
@@ -29,7 +29,7 @@ class RandomLearner:
         centre = sample.mean(0)
         scale = tied_scale(sample[:SCALE_TOKENS] - centre, atoms, k)
         rows = to_numpy(atoms)
-        return _linear(rows, rows * np.float32(scale), to_numpy(centre), self._setting, KeepLargest(k))
+        return linear(rows, rows * np.float32(scale), to_numpy(centre), self._setting, KeepLargest(k))
 
 
 class RawLearner:
@@ -38,7 +38,7 @@ class RawLearner:
     def __init__(self, spec: Raw, setting: Setting) -> None:
         """Check the number of coordinates."""
         self._spec, self._setting = spec, setting
-        _refuse_more(spec.name, spec.k, 2 * setting.sample.shape[1])
+        refuse_more(spec.name, spec.k, 2 * setting.sample.shape[1])
 
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Ignore the batch: nothing is learnt."""
@@ -48,8 +48,8 @@ class RawLearner:
         d = self._setting.sample.shape[1]
         k = self._spec.k
         rule: CodeRule = KeepAbove(np.zeros(2 * d, np.float32)) if k is None else KeepLargest(k)
-        atoms = _both_signs(np.eye(d, dtype=np.float32))
-        return _linear(atoms, atoms.copy(), np.zeros(d, np.float32), self._setting, rule)
+        atoms = both_signs(np.eye(d, dtype=np.float32))
+        return linear(atoms, atoms.copy(), np.zeros(d, np.float32), self._setting, rule)
 
 
 class PcaLearner:
@@ -59,8 +59,8 @@ class PcaLearner:
         """Start with no tokens."""
         self._spec, self._setting = spec, setting
         d = setting.sample.shape[1]
-        _refuse_more(spec.name, spec.components, d)
-        _refuse_more(spec.name, spec.k, d)
+        refuse_more(spec.name, spec.components, d)
+        refuse_more(spec.name, spec.k, d)
         self._n, self._mean, self._scatter = 0, np.zeros(d), np.zeros((d, d))
 
     def step(self, x: Float[Tensor, "token feature"]) -> None:
@@ -78,20 +78,5 @@ class PcaLearner:
         _, vectors = np.linalg.eigh(self._scatter)
         rows = vectors.T[::-1][: self._spec.components]
         largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], axis=1)
-        atoms = _both_signs((rows * np.sign(largest)).astype(np.float32))
-        return _linear(atoms, atoms.copy(), self._mean.astype(np.float32), self._setting, KeepLargest(self._spec.k))
-
-
-def _both_signs(rows: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarray, "twice_row feature"]:
-    return np.concatenate([rows, -rows])
-
-
-def _linear(atoms: np.ndarray, encoder: np.ndarray, centre: np.ndarray, setting: Setting, rule: CodeRule) -> Dictionary:
-    return Dictionary(atoms, encoder, np.zeros(len(atoms), np.float32), centre, setting.normaliser, rule)
-
-
-def _refuse_more(name: str, asked: int | None, available: int) -> None:
-    if asked is not None and asked > available:
-        raise ConceptBenchError(
-            f"Dictionary '{name}' asks for {asked} of {available} available; lower it in the configuration."
-        )
+        atoms = both_signs((rows * np.sign(largest)).astype(np.float32))
+        return linear(atoms, atoms.copy(), self._mean.astype(np.float32), self._setting, KeepLargest(self._spec.k))

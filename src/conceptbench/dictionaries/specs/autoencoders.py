@@ -93,9 +93,9 @@ class JumpRelu(Revived):
     """Steepness of the tanh penalty."""
     sparsity_warmup_steps: int = 0
     """Steps over which the penalty's weight rises linearly from 0."""
-    threshold: float = 0.1
+    threshold: float = 1.0
     """Threshold of every latent at the start, in units of pre-activations."""
-    bandwidth: float = 0.1
+    bandwidth: float = 1.0
     """Width of the window around a threshold in which its pseudo-gradient is not 0."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,68 @@
+"""BatchTopK: the largest pre-activations of the whole batch fire; a calibrated threshold stands for it at encoding."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from conceptbench.dictionaries.autoencoder import CALIBRATION_TOKENS, AutoencoderLearner, UnitAtoms, random_atoms
+from conceptbench.dictionaries.learner import Setting
+from conceptbench.dictionaries.rules import KeepAbove
+from conceptbench.dictionaries.specs import BatchTopK
+from conceptbench.errors import ConceptBenchError
+
+
+class LargestOfBatch:
+    """The B k largest positive pre-activations of a batch of B tokens (Bussmann et al., arXiv 2412.06410, eq. 4).
+
+    The budget is k a token whatever the size of the batch; where fewer pre-activations are positive, fewer fire.
+    """
+
+    def __init__(self, k: int, width: int) -> None:
+        """Keep k for each token on average."""
+        self._k, self._width = k, width
+
+    def parameters(self) -> list[tuple[Tensor, float]]:
+        """Return nothing."""
+        return []
+
+    def codes(self, pre: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        """Return the codes."""
+        flat = pre.relu().flatten()
+        kept = flat.detach().topk(self._k * len(pre), sorted=False).indices
+        return torch.zeros_like(flat).scatter(0, kept, flat[kept]).reshape(pre.shape)
+
+    def penalty(self, pre: Tensor, codes: Tensor, step: int) -> Float[Tensor, ""]:
+        """Return 0: the number is fixed."""
+        return pre.new_zeros(())
+
+    def rule(self, tiles: Iterator[Float[Tensor, "token latent"]]) -> KeepAbove:
+        """Return the one threshold above which these tokens have k firings on average."""
+        return KeepAbove(np.full(self._width, calibrate(tiles, self._k), np.float32))
+
+
+def calibrate(tiles: Iterator[Float[Tensor, "token latent"]], k: int, at_most: int = CALIBRATION_TOKENS) -> float:
+    """Return the threshold that exactly `k` values a token exceed, over all tiles; 0 when fewer are positive.
+
+    It is the (n k + 1)-th largest positive value of n tokens. With no more than `at_most` tokens, only so many values
+    can matter, and no more than twice as many (and one tile) are held at once.
+    """
+    pool, tokens, limit = torch.zeros(0), 0, at_most * k + 1
+    for tile in tiles:
+        tokens += len(tile)
+        pool = torch.cat([pool, tile[tile > 0].cpu()])
+        if len(pool) > 2 * limit:
+            pool = pool.topk(limit, sorted=False).values
+    if tokens > at_most:
+        raise ConceptBenchError(f"A threshold is calibrated on {tokens} tokens, more than {at_most}; pass fewer.")
+    if len(pool) <= tokens * k:
+        return 0.0
+    return float(pool.topk(tokens * k + 1, sorted=False).values.min())
+
+
+def batch_topk_learner(spec: BatchTopK, setting: Setting) -> AutoencoderLearner:
+    """Return the learner of BatchTopK."""
+    decoder = UnitAtoms(random_atoms(spec.width, setting))
+    return AutoencoderLearner(spec, setting, LargestOfBatch(spec.k, spec.width), decoder, spec.k)

@@ -1,0 +1,38 @@
+"""k-means by scikit-learn: a token is its nearest centre, or a few centres found by orthogonal matching pursuit."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+
+from conceptbench.dictionaries.assembled import assigned, pursued, refuse_few
+from conceptbench.dictionaries.dictionary import Dictionary
+from conceptbench.dictionaries.learner import Setting
+from conceptbench.dictionaries.sampling import Reservoir
+from conceptbench.dictionaries.specs import KMeans
+
+
+class KMeansLearner:
+    """Mini-batch k-means (Sculley 2010) on a uniform sample of the training tokens."""
+
+    def __init__(self, spec: KMeans, setting: Setting) -> None:
+        """Start with no tokens."""
+        self._spec, self._setting = spec, setting
+        self._reservoir = Reservoir(spec.sample, setting.sample.shape[1], setting.generator)
+
+    def step(self, x: Float[Tensor, "token feature"]) -> None:
+        """Look at one batch."""
+        self._reservoir.add(x)
+
+    def finish(self) -> Dictionary:
+        """Return the dictionary; the decoder bias is the mean of the sample, and atoms are relative to it."""
+        spec, tokens = self._spec, self._reservoir.tokens()
+        refuse_few(spec.name, len(tokens), spec.width)
+        seed = int(torch.randint(2**31 - 1, (), generator=self._setting.generator))
+        clusters = MiniBatchKMeans(spec.width, random_state=seed, n_init=1, batch_size=4096).fit(tokens)
+        mean = tokens.mean(0, dtype=np.float64).astype(np.float32)
+        centres = clusters.cluster_centers_.astype(np.float32) - mean
+        if spec.encode == "pursue" and spec.k is not None:
+            return pursued(centres, mean, spec.k, self._setting)
+        return assigned(centres, mean, self._setting)
