@@ -5,7 +5,7 @@ A small world with known atoms stands for the positive control, isotropic noise 
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,9 @@ from scipy.optimize import linear_sum_assignment
 
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.dictionaries.dictionary import Dictionary
-from conceptbench.dictionaries.specs import METHODS, DictionarySpec, specify
+from conceptbench.dictionaries.specs import METHODS, DictionarySpec, Own, specify
 from conceptbench.dictionaries.storage import load_dictionary
 from conceptbench.dictionaries.train import learn
-from conceptbench.errors import ConceptBenchError
 
 D: Final = 48
 ATOMS: Final = 32
@@ -37,7 +36,7 @@ NULL_SHARE: Final = 0.1
 """Share of the planted atoms that a null may find."""
 ROTATIONS: Final = 999
 NOISE_LEVEL: Final = 0.001
-"""A method fails the negative control when its two noise dictionaries agree more than all but this share of rotations."""
+"""A method fails the negative control when at most this share of rotations agrees as much as what it has learnt."""
 
 NULLS: Final = ("frozen", "pca", "random", "raw")
 DATA_FREE: Final = ("raw",)
@@ -78,7 +77,7 @@ def planted_atoms() -> Float[np.ndarray, "atom feature"]:
 
 
 def planted_tokens(n: int, stream: int) -> Float32[np.ndarray, "token feature"]:
-    """Return tokens that are sums of one to three planted atoms with sizes 0.5 to 1.5, off centre, with a little noise."""
+    """Return tokens that are sums of one to three planted atoms of size 0.5 to 1.5, off centre, with a little noise."""
     random = np.random.default_rng([21, stream])
     ranks = random.random((n, ATOMS)).argsort(1).argsort(1)
     active = ranks < random.integers(ACTIVE[0], ACTIVE[1] + 1, n)[:, None]
@@ -211,10 +210,9 @@ def contract_spec(method: str, options: Mapping[str, Any]) -> DictionarySpec:
     if ":" not in method and method not in METHODS:
         return specify(name="checked", method=method)
     if ":" in method:
-        own = {
-            key: value for key, value in options.items() if key not in ("width", "epochs", "batch_size", "normalise")
-        }
-        rest = {key: value for key, value in options.items() if key not in own}
+        ours = {field.name for field in fields(Own)}
+        own = {key: value for key, value in options.items() if key not in ours}
+        rest = {key: value for key, value in options.items() if key in ours}
         return specify(name="checked", method=method, **{"width": WIDTH, "batch_size": 256, **rest, "options": own})
     return specify(name="checked", method=method, **(OPTIONS[method] | options))
 

@@ -1,4 +1,4 @@
-"""JumpReLU: a learnt threshold for each latent, with the pseudo-gradients of Rajamanoharan et al. (arXiv 2407.14435)."""
+"""JumpReLU: a learnt threshold for each latent, by pseudo-gradients (Rajamanoharan et al., arXiv 2407.14435)."""
 
 from collections.abc import Iterator
 from typing import Any, Final

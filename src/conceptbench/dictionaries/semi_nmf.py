@@ -16,7 +16,7 @@ from conceptbench.dictionaries.specs import SemiNmf
 
 SMALL: Final = 1e-12
 OFFSET: Final = 0.2
-"""Added to the clusters' indicators at the start, as in the paper (section 5): a multiplicative update never leaves 0."""
+"""Added to the clusters' indicators at the start, as in the paper: a multiplicative update never leaves 0."""
 
 
 def update(
