@@ -1,13 +1,16 @@
 """Learn every dictionary (method, seed) at every hook point of a backbone, one pass over the tokens of a block."""
 
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 from _job import data_root, device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
 from conceptbench.dictionaries import learn_many, specify
 from conceptbench.provenance import write_manifest
+from conceptbench.seeds import rng
 
 BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 
@@ -19,21 +22,29 @@ with job(snakemake) as spec:
     rows = dataset.sample("train", spec["images"], spec["seed"])
     held_out = dataset.sample("val", HELD_OUT_IMAGES, spec["seed"])
     out, files = Path(snakemake.output.manifest).parent, {}
-    for block in spec["blocks"]:
+    halved = [method for method in methods if method.name in spec["halves"]]
+    halves = np.array_split(rng(spec["seed"], "halves").permutation(rows), 2) if halved else []
+    runs = [
+        ("seed", methods, spec["seeds_of"], rows),
+        *(("half", halved, [at], part) for at, part in enumerate(halves)),
+    ]
+    for block, (kind, chosen, seeds, images) in product(spec["blocks"], runs):
         learnt = learn_many(
-            methods,
-            lambda epoch, block=block: store.shuffled_tokens(block, BATCH, spec["seed"], epoch, BUFFER, rows),
+            chosen,
+            lambda epoch, block=block, images=images: store.shuffled_tokens(
+                block, BATCH, spec["seed"], epoch, BUFFER, images
+            ),
             d=store.shape[2],
-            seeds=spec["seeds_of"],
+            seeds=seeds,
             held_out=store.read(block, held_out).reshape(-1, store.shape[2]),
-            tokens_per_epoch=len(rows) * store.shape[1],
+            tokens_per_epoch=len(images) * store.shape[1],
             experiment_seed=spec["seed"],
             device=device(snakemake),
             provenance={"store": store.spec_digest, "block": block, "backbone": spec["backbone"]},
         )
         for (name, seed), dictionary in learnt.items():
-            folder = out / f"block{block}" / name / f"seed{seed}"
+            folder = out / f"block{block}" / name / f"{kind}{seed}"
             dictionary.save(folder)
-            files[f"{block}.{name}.{seed}"] = folder / "card.json"
+            files[f"{block}.{name}.{seed}" if kind == "seed" else f"{block}.{name}.half{seed}"] = folder / "card.json"
     inputs = {"store": Path(snakemake.input.activations)}
     write_manifest(snakemake.output.manifest, outputs=files, inputs=inputs, spec=spec)

@@ -23,9 +23,9 @@ def measure_dictionaries(folders: Mapping[str, Path]) -> pd.DataFrame:
         folders: backbone -> R/dictionaries/<backbone>.
 
     Returns:
-        backbone, block, dictionary, seed, method, width, fvu, l0, dead_share, dense_share, cosine, recovered_norm, bias,
-        hoyer, coherence, nearest_atom (empty where they do not exist), and those of tokens, seconds, tokens_per_s that
-        the card has: training tokens and seconds, the held-out ones where it has no training.
+        backbone, block, dictionary, seed, method, width, fvu, l0, dead_share, dense_share, cosine, recovered_norm,
+        bias, hoyer, coherence, nearest_atom (empty where they do not exist), and those of tokens, seconds, tokens_per_s
+        that the card has: training tokens and seconds, the held-out ones where it has no training.
     """
     rows = []
     for backbone, folder in folders.items():

@@ -158,8 +158,9 @@ def _key(names: Any) -> _Key:
 def _at_equal_l0(cards: pd.DataFrame, methods: Mapping[str, str], reference: str) -> _Scores:
     """FVU at the mean L0 of the reference dictionary of the same hook point.
 
-    A dictionary near that L0 has its own FVU. One that is not gets that of its family (dictionaries of the same method),
-    interpolated seed by seed over log L0 between the two nearest around it; without such a pair there is no value.
+    A dictionary near that L0 has its own FVU. One that is not gets that of its family (dictionaries of the same
+    method), interpolated seed by seed over log L0 between the two nearest around it; without such a pair there is no
+    value.
     """
     out: _Scores = {}
     for _, hook in cards.groupby(["backbone", "block"], sort=False):

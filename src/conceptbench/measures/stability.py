@@ -1,8 +1,8 @@
 """Stability: does another training run find the same atoms?
 
 Two dictionaries are matched one to one by the signed cosine of their atoms: codes are never negative, so an atom and
-its opposite say different things. Up to `LARGEST_ASSIGNMENT` live latents the matching is the optimal assignment; above,
-where it would take hours, it consists of mutual nearest neighbours, whose summed cosine can only be smaller.
+its opposite say different things. Up to `LARGEST_ASSIGNMENT` live latents the matching is the optimal assignment;
+above, where it would take hours, it consists of mutual nearest neighbours, whose summed cosine can only be smaller.
 """
 
 from collections.abc import Iterator, Mapping
@@ -123,8 +123,8 @@ def compare(a: LiveLatents, b: LiveLatents) -> tuple[dict[str, float], Rule]:
     A latent without a partner counts as cosine 0, on whichever side there are more. Returns: mcc (mean over live
     latents of the cosine with the partner), energy_mcc and square_energy_mcc (weighted by the first and second moment
     of what the latent adds to a token), encoder_mcc (the encoder's rows matched on their own), shared_decoder (share
-    with a cosine of at least 0.7), shared_both (also matched to the same partner by the encoder, with at least 0.7 there),
-    frequency_1 to frequency_4 (mean cosine in each quarter, from rare to frequent).
+    with a cosine of at least 0.7), shared_both (also matched to the same partner by the encoder, with at least 0.7
+    there), frequency_1 to frequency_4 (mean cosine in each quarter, from rare to frequent).
     """
     decoder, encoder = match(a.atoms, b.atoms), match(a.encoder, b.encoder)
     sides = ((a, decoder), (b, decoder.turned()))
