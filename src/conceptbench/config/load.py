@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from conceptbench.config.dictionaries import SECTIONS
+from conceptbench.config.dictionary_methods import Own
+from conceptbench.config.grid import expand
 from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
 from conceptbench.errors import ConceptBenchError
@@ -87,13 +91,24 @@ def load_config(source: Mapping[str, Any] | Path | str, *overlays: Mapping[str, 
     content: dict[str, Any] = {}
     for layer in (source, *overlays):
         content = merge(content, layer if isinstance(layer, Mapping) else read_yaml(layer))
-    content = _without_nulls(content)
     files = [str(layer) for layer in (source, *overlays) if not isinstance(layer, Mapping)]
+    where = " + ".join(files) or "Configuration"
+    try:
+        content = _with_grids(_without_nulls(content))
+    except ConceptBenchError as error:
+        raise ConceptBenchError(f"{where}: {error}") from None
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        where = " + ".join(files) or "Configuration"
         raise ConceptBenchError(f"{where}: {_sentence(error, content)}") from None
+
+
+def _with_grids(content: dict[str, Any]) -> dict[str, Any]:
+    """Replace every dictionary with lists of options by one for each combination of them."""
+    section = content.get("dictionaries")
+    if not isinstance(section, Mapping) or not isinstance(section.get("methods"), Mapping):
+        return content
+    return {**content, "dictionaries": {**section, "methods": expand(section["methods"], SECTIONS)}}
 
 
 def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
@@ -172,12 +187,23 @@ def _chosen(annotation: Any, content: Any) -> Any:
     """Unwrap an annotation; of a union of sections, take the one whose tag the content carries."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    options = [option for option in get_args(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+    options = _sections(annotation)
     if get_origin(annotation) is dict or not options or not isinstance(content, Mapping):
         return annotation
+    if len(options) == 1:
+        return options[0]
     for option in options:
         for tag in ("kind", "method"):
             field = option.model_fields.get(tag)
             if field is not None and content.get(tag) in get_args(field.annotation):
                 return option
-    return annotation
+    return Own if Own in options and ":" in str(content.get("method")) else annotation
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections of a union, also of one inside another."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return [section for part in get_args(annotation) for section in _sections(part)]
+    return []

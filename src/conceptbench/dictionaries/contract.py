@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.dictionaries.dictionary import Dictionary
-from conceptbench.dictionaries.specs import METHODS, DictionarySpec, Own, specify
+from conceptbench.dictionaries.specs import METHODS, DictionarySpec, Own, describe, specify
 from conceptbench.dictionaries.storage import load_dictionary
 from conceptbench.dictionaries.train import learn
 
@@ -52,6 +52,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "archetypal": {**_TRAINED, "k": 3, "candidates": 256},
     "frozen": {**_TRAINED, "k": 3},
     "k-means": {"width": 4 * WIDTH},
+    "k-means-omp": {"width": 4 * WIDTH, "k": 3},
     "ica": {"k": 3, "components": ATOMS},
     "semi-nmf": {"width": ATOMS, "k": 3, "sample": 8_192},
     "random": {"width": WIDTH, "k": 3},
@@ -102,13 +103,18 @@ class Contract:
         """
         self.spec = contract_spec(method, options or {})
 
-    def run(self) -> list[Finding]:
-        """Return the findings of all checks, in order."""
-        checks = [
+    def settings(self) -> str:
+        """Return the options that are checked, as text."""
+        options = {name: value for name, value in describe(self.spec).items() if name not in ("name", "method")}
+        return ", ".join(f"{name}={value}" for name, value in options.items())
+
+    def run(self) -> Iterator[Finding]:
+        """Yield the finding of every check, in order."""
+        for check in (
             self.shapes, self.storage, self.same_seed, self.other_seed, self.save_and_load, self.batches,
             self.reconstruction, self.noise, self.atoms,
-        ]  # fmt: skip
-        return [check() for check in checks]
+        ):  # fmt: skip
+            yield check()
 
     def shapes(self) -> Finding:
         """Atoms, codes and reconstructions have the shapes they should, and codes fire."""

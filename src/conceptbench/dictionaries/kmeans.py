@@ -10,13 +10,13 @@ from conceptbench.dictionaries.assembled import assigned, pursued, refuse_few
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.sampling import Reservoir
-from conceptbench.dictionaries.specs import KMeans
+from conceptbench.dictionaries.specs import KMeans, KMeansPursuit
 
 
 class KMeansLearner:
     """Mini-batch k-means (Sculley 2010) on a uniform sample of the training tokens."""
 
-    def __init__(self, spec: KMeans, setting: Setting) -> None:
+    def __init__(self, spec: KMeans | KMeansPursuit, setting: Setting) -> None:
         """Start with no tokens."""
         self._spec, self._setting = spec, setting
         self._reservoir = Reservoir(spec.sample, setting.sample.shape[1], setting.generator)
@@ -33,6 +33,6 @@ class KMeansLearner:
         clusters = MiniBatchKMeans(spec.width, random_state=seed, n_init=1, batch_size=4096).fit(tokens)
         mean = tokens.mean(0, dtype=np.float64).astype(np.float32)
         centres = clusters.cluster_centers_.astype(np.float32) - mean
-        if spec.encode == "pursue" and spec.k is not None:
+        if isinstance(spec, KMeansPursuit):
             return pursued(centres, mean, spec.k, self._setting)
         return assigned(centres, mean, self._setting)

@@ -22,6 +22,7 @@ from conceptbench.dictionaries.specs import (
     Ica,
     JumpRelu,
     KMeans,
+    KMeansPursuit,
     Matryoshka,
     Own,
     Pca,
@@ -51,7 +52,7 @@ def learner_of(spec: DictionarySpec, setting: Setting) -> Learner:
             return archetypal_learner(spec, setting)
         case Frozen():
             return frozen_learner(spec, setting)
-        case KMeans():
+        case KMeans() | KMeansPursuit():
             return KMeansLearner(spec, setting)
         case Ica():
             return IcaLearner(spec, setting)

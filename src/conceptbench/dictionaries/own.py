@@ -1,8 +1,6 @@
 """A method of the user's own: a class named by its path, fed with batches, asked for plain arrays."""
 
 import importlib
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -93,13 +91,15 @@ def load(path: str, name: str) -> Any:
         ConceptBenchError: when the module or the class does not exist.
     """
     module, _, kind = path.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
+    # only users of own methods need the typed configuration, which takes a while to import
+    from conceptbench.config.sources import source_of
+
+    source_of(path)
     try:
         return getattr(importlib.import_module(module), kind)
     except ModuleNotFoundError as error:
         raise ConceptBenchError(
-            f"Dictionary '{name}': the module '{error.name}' of {path} is not found; install it, or put it into {here}."
+            f"Dictionary '{name}': {path} imports '{error.name}', which is not found; install it."
         ) from error
     except AttributeError as error:
         raise ConceptBenchError(f"Dictionary '{name}': the module '{module}' has no class '{kind}'.") from error

@@ -19,7 +19,7 @@ from conceptbench.dictionaries.specs.autoencoders import (
     TopK,
 )
 from conceptbench.dictionaries.specs.base import Revived, Selecting, Trained
-from conceptbench.dictionaries.specs.classical import Ica, KMeans, SemiNmf
+from conceptbench.dictionaries.specs.classical import Ica, KMeans, KMeansPursuit, SemiNmf
 from conceptbench.dictionaries.specs.nulls import Pca, Random, Raw
 from conceptbench.dictionaries.specs.own import Own
 from conceptbench.errors import ConceptBenchError
@@ -33,6 +33,7 @@ __all__ = [
     "Ica",
     "JumpRelu",
     "KMeans",
+    "KMeansPursuit",
     "Matryoshka",
     "Own",
     "Pca",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _Autoencoder: TypeAlias = TopK | ReluL1 | BatchTopK | Matryoshka | JumpRelu | Archetypal | Frozen
-_Classical: TypeAlias = KMeans | Ica | SemiNmf
+_Classical: TypeAlias = KMeans | KMeansPursuit | Ica | SemiNmf
 _Null: TypeAlias = Random | Raw | Pca
 DictionarySpec: TypeAlias = _Autoencoder | _Classical | _Null | Own
 
@@ -62,6 +63,7 @@ METHODS: Final[dict[str, type[_Autoencoder | _Classical | _Null]]] = {
     Archetypal.method: Archetypal,
     Frozen.method: Frozen,
     KMeans.method: KMeans,
+    KMeansPursuit.method: KMeansPursuit,
     Ica.method: Ica,
     SemiNmf.method: SemiNmf,
     Random.method: Random,

@@ -19,25 +19,36 @@ class _Sampled(Named):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KMeans(_Sampled):
-    """k-means (scikit-learn's MiniBatchKMeans): a token is its nearest centre, or is pursued greedily over centres."""
-
-    method: ClassVar[Literal["k-means"]] = "k-means"
+class _Clustered(_Sampled):
     width: int
     """Number of centres."""
-    encode: Literal["assign", "pursue"] = "assign"
-    """The nearest centre fires alone; or non-negative orthogonal matching pursuit over the centres' directions."""
-    k: int | None = None
-    """Centres used for each token by `pursue`, at most; `assign` has no use for it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be fitted."""
+        super().__post_init__()
+        self.require(self.width >= 2, f"width is {self.width}, it must be at least 2")
+        self.require(self.sample >= self.width, f"sample {self.sample} is smaller than width {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeans(_Clustered):
+    """k-means (scikit-learn's MiniBatchKMeans): a token is its nearest centre."""
+
+    method: ClassVar[Literal["k-means"]] = "k-means"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansPursuit(_Clustered):
+    """k-means whose centres' directions are combined by non-negative orthogonal matching pursuit."""
+
+    method: ClassVar[Literal["k-means-omp"]] = "k-means-omp"
+    k: int
+    """Centres used for each token, at most."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be encoded with."""
         super().__post_init__()
-        self.require(self.width >= 2, f"width is {self.width}, it must be at least 2")
-        self.require(self.sample >= self.width, f"sample {self.sample} is smaller than width {self.width}")
-        self.require(self.encode in ("assign", "pursue"), f"encode is '{self.encode}', it must be assign or pursue")
-        fits = self.k is None if self.encode == "assign" else self.k is not None and 1 <= self.k <= self.width
-        self.require(fits, f"k is {self.k}: pursue needs one from 1 to the width, assign takes none")
+        self.require(1 <= self.k <= self.width, f"k is {self.k}, it must lie in 1..{self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
