@@ -11,7 +11,7 @@ import pandas as pd
 from conceptbench.activations import ActivationStore
 from conceptbench.dictionaries import Codes, load_dictionary
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import pair_interval
+from conceptbench.measures.intervals import Bounds, pair_interval
 from conceptbench.measures.resampling import ALL_SEEDS
 from conceptbench.measures.stability import LiveLatents, above, chance, compare, live_latents
 from conceptbench.seeds import rng
@@ -74,6 +74,10 @@ def _halves(
         yield half, live_latents(dictionary, Codes.concatenate(parts))
 
 
+def _range(statistic: str) -> Bounds:
+    return (0.0, 1.0) if statistic.startswith("shared") else (-1.0, 1.0)
+
+
 def _rows(ids: Mapping[str, Any], runs: Mapping[str, LiveLatents], draws: np.random.Generator) -> list[dict[str, Any]]:
     """All pairs of runs; the floors are drawn for the first pair, since others differ only in how many latents live."""
     names = list(runs)
@@ -90,7 +94,7 @@ def _rows(ids: Mapping[str, Any], runs: Mapping[str, LiveLatents], draws: np.ran
         for a, b in found:
             pair = Estimate(float(table[a, b]), np.nan, np.nan, 2, "one pair of runs")
             rows.append({"statistic": statistic, **pair.row(f"{names[a]} and {names[b]}")})
-        rows.append({"statistic": statistic, **pair_interval(table, (-1.0, 1.0)).row(ALL_SEEDS)})
+        rows.append({"statistic": statistic, **pair_interval(table, _range(statistic)).row(ALL_SEEDS)})
     for statistic, value in floors.items():
         rows.append({"statistic": statistic, **Estimate(value, np.nan, np.nan, 2, "one draw").row(ALL_SEEDS)})
     return [{**ids, "matching": rule, **row} for row in rows]

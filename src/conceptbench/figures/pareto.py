@@ -1,0 +1,176 @@
+"""Error against sparsity: FVU over L0 for every dictionary, and the signal recovered in energy and in norm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from conceptbench.figures.dictionary_rows import NULLS, at_hook, family_looks, hooks
+from conceptbench.figures.style import (
+    FORMATS,
+    POOLED_SEED,
+    Key,
+    figure_look,
+    in_order,
+    mark,
+    new_sheet,
+    place,
+    require,
+    save_empty,
+    save_figure,
+    tidy,
+)
+
+COLUMNS: Final = (
+    *("backbone", "block", "dictionary", "family", "role", "on_front", "statistic"),
+    *("estimate", "low", "high", "n", "seed", "note"),
+)
+INSET_COLUMNS: Final = 3
+LABEL_GAP: Final = 0.042
+"""Smallest vertical distance of two labels, as a share of the axes' height."""
+
+
+@figure_look()
+def draw_pareto(
+    pareto: pd.DataFrame,
+    stem: Path,
+    *,
+    backbone: str = "",
+    block: int = 0,
+    dictionary: str = "",
+    formats: Sequence[str] = FORMATS,
+    dpi: int = 150,
+) -> None:
+    """Draw FVU against L0 (log axis) with names at the marks, the signal recovered beside it, other hook points below.
+
+    Args:
+        pareto: table `pareto`. stem: path without suffix. backbone, block: the hook point shown large.
+        dictionary: unused here; figures of dictionaries share their options.
+    """
+    table = require(pareto, "pareto", COLUMNS)[list(COLUMNS)]
+    title = "How little of the activations is lost, with how few latents?"
+    if table.empty:
+        save_empty(title, "The table holds no dictionary.", table, stem, formats=formats, dpi=dpi)
+        return
+    looks, places = family_looks(list(table["family"])), hooks(table, backbone, block)
+    others = places[1:]
+    below = -(-len(others) // INSET_COLUMNS)
+    main = _wide(at_hook(table, *places[0]))
+    signal = 0.34 + 0.27 * len(main)
+    tall = max(3.9, signal)
+    sheet = new_sheet(
+        title,
+        width=10.4,
+        height=tall + 2.1 * below,
+        keys=[*looks.values(), Key("in energy (1 - FVU)", "#262626", "o", "none"), _NORM],
+        notes=_notes(table),
+    )
+    heights = [tall, 2.1 * below] if below else [tall]
+    parts: Any = sheet.body.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    left, right = parts[0, 0].subplots(1, 2, width_ratios=[1.75, 1.0])
+    _errors(left, main, looks, names=True)
+    left.set_title(place(*places[0]))
+    left.set_ylabel("FVU on held-out tokens")
+    _signals(right, main, looks)
+    if below:
+        grid = parts[1, 0].subplots(below, INSET_COLUMNS, squeeze=False, sharey=True)
+        for axes, hook in zip(grid.flat, others, strict=False):
+            _errors(axes, _wide(at_hook(table, *hook)), looks, names=False)
+            axes.set_title(place(*hook))
+        for axes in grid[:, 0]:
+            axes.set_ylabel("FVU")
+        for axes in list(grid.flat)[len(others) :]:
+            axes.set_axis_off()
+    save_figure(sheet, table, stem, formats=formats, dpi=dpi)
+
+
+_NORM = Key("in norm (1 - mean relative error)", "#262626", "o", "none", hollow=True)
+
+
+def _wide(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each dictionary's pooled estimates by statistic."""
+    pooled = table[table["seed"] == POOLED_SEED]
+    out: dict[str, dict[str, Any]] = {}
+    for row in pooled.to_dict("records"):
+        mine = out.setdefault(row["dictionary"], {"name": row["dictionary"], "family": row["family"]})
+        mine["front"] = bool(row["on_front"])
+        mine[row["statistic"]] = row
+    return list(out.values())
+
+
+def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, names: bool) -> None:
+    """FVU over L0; dictionaries of one method are joined by a line."""
+    for family in in_order(row["family"] for row in rows):
+        look = looks[family]
+        mine = sorted((row for row in rows if row["family"] == family), key=lambda row: float(row["l0"]["estimate"]))
+        sparsity = [float(row["l0"]["estimate"]) for row in mine]
+        axes.plot(sparsity, [float(row["fvu"]["estimate"]) for row in mine], color=look.colour, lw=1.1, zorder=2)
+        for row, at in zip(mine, sparsity, strict=True):
+            hollow = not row["front"] and family not in NULLS
+            mark(axes, row["fvu"], at, colour=look.colour, marker=look.marker, horizontal=False, hollow=hollow)
+            if np.isfinite(float(row["l0"]["low"])):
+                ends = [float(row["l0"]["low"]), float(row["l0"]["high"])]
+                axes.plot(ends, [float(row["fvu"]["estimate"])] * 2, color=look.colour, lw=1.2, zorder=3)
+    axes.set_xscale("log")
+    axes.margins(x=0.24 if names else 0.12, y=0.1)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(LogLocator(base=2, subs=()))
+    axes.set_xlabel("L0: latents that fire on a token (log axis)" if names else "L0 (log axis)")
+    axes.grid(visible=True)
+    if names:
+        _name_points(axes, rows, looks)
+
+
+def _name_points(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
+    """Names right of the marks, pushed apart where they would overlap, with a thin line to the mark."""
+    low, high = axes.get_ylim()
+    gap, left, right = LABEL_GAP * (high - low), *np.log(axes.get_xlim())
+    points = sorted(rows, key=lambda row: float(row["fvu"]["estimate"]))
+    taken: list[tuple[float, float]] = []
+    for row in points:
+        x, y = float(row["l0"]["estimate"]), float(row["fvu"]["estimate"])
+        end = max(x, float(np.nan_to_num(row["l0"]["high"])))
+        across = (np.log(x) - left) / (right - left)
+        at = y
+        while any(abs(at - other) < gap and abs(across - there) < 0.3 for other, there in taken):
+            at += gap / 4
+        taken.append((at, across))
+        axes.annotate(
+            row["name"], (x, y), (float(np.exp(np.log(end) + 0.022 * (right - left))), at), fontsize=8, va="center",
+            color=looks[row["family"]].colour, zorder=6,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#B0B0B0", "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+
+
+def _signals(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
+    """Signal recovered: the same dictionaries, energy and norm next to each other, sparsest first."""
+    ordered = sorted(rows, key=lambda row: (float(row["l0"]["estimate"]), -float(row["recovered_energy"]["estimate"])))
+    for at, row in enumerate(ordered):
+        look = looks[row["family"]]
+        axes.axhline(at, color="#EFEFEF", lw=0.7, zorder=0)
+        mark(axes, row["recovered_energy"], at - 0.14, colour=look.colour, marker=look.marker)
+        mark(axes, row["recovered_norm"], at + 0.14, colour=look.colour, marker=look.marker, hollow=True)
+    labels = [f"{row['name']} (L0 {float(row['l0']['estimate']):.3g})" for row in ordered]
+    axes.set_yticks(range(len(ordered)), labels)
+    axes.set_ylim(len(ordered) - 0.4, -0.6)
+    axes.set_xlabel("signal recovered")
+    axes.axvline(0, color="#8C8C8C", lw=1, zorder=1)
+    axes.margins(x=0.08)
+    tidy(axes)
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    seeds = table.loc[(table["seed"] == POOLED_SEED) & (table["statistic"] == "fvu"), "n"]
+    n = f"{int(seeds.min())}" if seeds.min() == seeds.max() else f"{int(seeds.min())} to {int(seeds.max())}"
+    return [
+        f"Bars: 95 % t interval over {n} seeds (none for a method without chance). Filled on the left: no other learned "
+        "dictionary has a smaller error with as few latents. Compare errors at equal L0 only; PCA and raw coordinates "
+        "are not sparse in the sense of the others."
+    ]

@@ -1,0 +1,129 @@
+"""Stability: do other seeds find the same atoms, beyond chance, and which of them?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from conceptbench.figures.dictionary_rows import guide_rows, name_rows, rows_shown
+from conceptbench.figures.style import (
+    FORMATS,
+    NULL_COLOUR,
+    PALETTE,
+    POOLED_SEED,
+    Key,
+    figure_look,
+    mark,
+    new_sheet,
+    require,
+    save_empty,
+    save_figure,
+    tidy,
+)
+
+COLUMNS: Final = (
+    *("backbone", "block", "dictionary", "runs", "matching", "statistic"),
+    *("estimate", "low", "high", "n", "seed", "note"),
+)
+MEAN = Key("mean over live latents", PALETTE[0], "o")
+ENERGY = Key("weighted by energy", PALETTE[1], "D", hollow=True)
+DECODER = Key("atoms alike (cosine at least 0.7)", PALETTE[2], "s")
+BOTH = Key("atoms and encoder alike", PALETTE[3], "v", hollow=True)
+RANDOM = Key("chance: random atoms", NULL_COLOUR, "|", "none", size=9)
+SHUFFLED = Key("chance: atoms of the same mean and covariance", "#262626", "|", "none", size=9)
+SHADES: Final = ("#B9D7EA", "#7FB6DA", "#3B8BC4", "#0B4F86")
+QUARTERS: Final = ("rarest quarter of the latents", "second", "third", "most frequent quarter")
+
+
+@figure_look()
+def draw_stability(
+    stability: pd.DataFrame,
+    stem: Path,
+    *,
+    backbone: str = "",
+    block: int = 0,
+    dictionary: str = "",
+    formats: Sequence[str] = FORMATS,
+    dpi: int = 150,
+) -> None:
+    """Draw one row a dictionary: cosine with the partner and its floors, latents found again, cosine by frequency.
+
+    Args:
+        stability: table `stability`. stem: path without suffix. backbone, block: the hook point shown first.
+        dictionary: unused here; figures of dictionaries share their options.
+    """
+    table = require(stability, "stability", COLUMNS)[list(COLUMNS)]
+    title = "Does another training run find the same atoms?"
+    if table.empty:
+        save_empty(title, "No dictionary was learnt more than once.", table, stem, formats=formats, dpi=dpi)
+        return
+    halves = table["runs"] == "halves"
+    table.loc[halves, "dictionary"] = table.loc[halves, "dictionary"] + " (halves)"
+    shown, cut = rows_shown(table, backbone, block)
+    names = list(shown[["backbone", "block", "dictionary"]].drop_duplicates().itertuples(index=False, name=None))
+    shades = [Key(label, shade, "o", "none") for label, shade in zip(QUARTERS, SHADES, strict=True)]
+    sheet = new_sheet(
+        title, width=10.4, height=0.75 + 0.3 * len(names), notes=[*_notes(shown), cut],
+        keys=[MEAN, ENERGY, RANDOM, SHUFFLED, DECODER, BOTH, *shades],
+    )  # fmt: skip
+    cosine, share, strata = sheet.body.subplots(1, 3, sharey=True)
+    for at, name in enumerate(names):
+        mine = shown[(shown[["backbone", "block", "dictionary"]] == list(name)).all(axis=1)]
+        _row(mine, at, (cosine, share, strata))
+    name_rows(cosine, names)
+    for axes, label in zip((cosine, share, strata), _LABELS, strict=True):
+        axes.set_xlabel(label)
+        axes.set_xlim(-0.03, 1.03)
+        guide_rows(axes, names)
+        tidy(axes)
+    save_figure(sheet, table, stem, formats=formats, dpi=dpi)
+
+
+_LABELS: Final = (
+    "cosine with the partner\nin the other run (MCC)",
+    "share of latents\nfound in the other run",
+    "cosine with the partner,\nby how often the latent fires",
+)
+
+
+def _row(mine: pd.DataFrame, at: int, panels: tuple[Axes, Axes, Axes]) -> None:
+    """The marks of one dictionary; single pairs of runs are small dots."""
+    cosine, share, strata = panels
+    pooled = {row["statistic"]: row for row in mine[mine["seed"] == POOLED_SEED].to_dict("records")}
+    pairs = mine[(mine["seed"] != POOLED_SEED) & (mine["statistic"] == "mcc")]
+    cosine.plot(pairs["estimate"], [at + 0.34] * len(pairs), "o", ms=2.4, color=MEAN.colour, alpha=0.75, mew=0)
+    for key, statistic in ((RANDOM, "floor_random"), (SHUFFLED, "floor_shuffled")):
+        if statistic in pooled:
+            cosine.plot(pooled[statistic]["estimate"], at, key.marker, ms=11, mew=1.8, color=key.colour, zorder=2)
+    for axes, pieces in (
+        (cosine, ((MEAN, "mcc", -0.1), (ENERGY, "energy_mcc", 0.12))),
+        (share, ((DECODER, "shared_decoder", -0.1), (BOTH, "shared_both", 0.12))),
+    ):
+        for key, statistic, offset in pieces:
+            if statistic in pooled:
+                mark(axes, pooled[statistic], at + offset, colour=key.colour, marker=key.marker, hollow=key.hollow)
+    _strata(strata, pooled, at)
+
+
+def _strata(axes: Axes, pooled: dict[str, Any], at: int) -> None:
+    quarters = [pooled.get(f"frequency_{number}") for number in range(1, 5)]
+    values = [np.nan if row is None else float(row["estimate"]) for row in quarters]
+    axes.plot(values, [at] * 4, color="#C9C9C9", lw=1.0, zorder=1)
+    for value, shade in zip(values, SHADES, strict=True):
+        axes.plot(value, at, "o", ms=6, color=shade, mec="white", mew=0.5, zorder=4)
+
+
+def _notes(shown: pd.DataFrame) -> list[str]:
+    rules = {
+        "assignment": "the one-to-one assignment of largest summed signed cosine",
+        "mutual nearest": "mutual nearest neighbours (many latents; a lower bound)",
+    }
+    used = " or ".join(rules[name] for name in rules if name in set(shown["matching"]))
+    n = int(shown.loc[shown["seed"] == POOLED_SEED, "n"].max())
+    return [
+        f"Live latents of two runs are matched by {used}; a latent without a partner counts 0. Bars: 95 % interval, "
+        f"jackknife over at most {n} runs; small dots: single pairs. A random dictionary must lie on its chance level."
+    ]
