@@ -76,7 +76,8 @@ def fused_gradients(n_dead, alpha):
     parameters, x = start()
     engine = FusedTopK(parameters, TopK(name="t", width=WIDTH, k=K, aux_k=AUX, aux_alpha=alpha))
     engine.step(x, torch.arange(n_dead), lr=1e-3)
-    return engine._atom_moments[0] * 10, engine._encoder_moments[0] * 10, parameters.decoder_bias.grad.numpy()
+    first = {name: moments[0] * 10 for name, moments in engine.adam.moments().items()}
+    return first["atoms"], first["encoder"], first["decoder_bias"]
 
 
 def test_gradients_equal_dense_autograd():

@@ -1,8 +1,8 @@
-"""Compiled loops of the sparse step on a CPU. Shapes: B tokens, S slots per token, d features, m latents.
+"""Compiled loops of the sparse step on a CPU. Shapes: B tokens, F firings, d features, m latents.
 
-A slot is one latent that may fire on one token; slots with a value <= 0 do not fire and carry no gradient. The loops
-over tokens or latents take a range, which one thread runs; the `parallel_` forms share them out. Every sum is taken by
-one thread in a fixed order, so results do not depend on the number of threads.
+Firings are the entries of a `Support`: those of token t are `start[t]:start[t + 1]`. The loops over tokens or latents
+take a range, which one thread runs; the `parallel_` forms share them out. Every sum is taken by one thread in a fixed
+order, so results do not depend on the number of threads.
 """
 
 import numpy as np
@@ -13,67 +13,70 @@ _ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def residuals(begin, end, target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
-    """Write residual = target - sum over slots of value * atom, and value_gradients = -residual . atom.
+def residuals(begin, end, target, start, latents, values, atoms, weights, residual, gradients, squares):  # type: ignore[no-untyped-def]
+    """Write residual = target - sum over firings of value * atom, its squares, and the gradients of the values.
 
-    Shapes: target, residual (B, d); latents, values, value_gradients (B, S); atoms (m, d). The gradient is that of
-    half the squared residual.
+    Shapes: target, residual (B, d); start (B + 1); latents, values, gradients (F); atoms (m, d); weights, squares (B).
+    For the loss sum_t weights[t] / 2 * squares[t] the gradient of a value is -weights[t] * residual[t] . atom.
     """
-    slots, d = latents.shape[1], target.shape[1]
+    d = target.shape[1]
     for t in range(begin, end):
         for f in range(d):
             residual[t, f] = target[t, f]
-        for s in range(slots):
-            value = values[t, s]
-            if value > 0:
-                atom = atoms[latents[t, s]]
-                for f in range(d):
-                    residual[t, f] -= value * atom[f]
-        for s in range(slots):
-            total = np.float32(0)
-            if values[t, s] > 0:
-                atom = atoms[latents[t, s]]
-                for f in range(d):
-                    total -= residual[t, f] * atom[f]
-            value_gradients[t, s] = total
+        for e in range(start[t], start[t + 1]):
+            value, atom = values[e], atoms[latents[e]]
+            for f in range(d):
+                residual[t, f] -= value * atom[f]
+        total = np.float32(0)
+        for f in range(d):
+            total += residual[t, f] * residual[t, f]
+        squares[t] = total
+        weight = weights[t]
+        for e in range(start[t], start[t + 1]):
+            along = np.float32(0)
+            atom = atoms[latents[e]]
+            for f in range(d):
+                along += residual[t, f] * atom[f]
+            gradients[e] = -weight * along
 
 
 @njit(cache=True, parallel=True)
-def parallel_residuals(parts, target, latents, values, atoms, residual, value_gradients):  # type: ignore[no-untyped-def]
+def parallel_residuals(parts, target, start, latents, values, atoms, weights, residual, gradients, squares):  # type: ignore[no-untyped-def]
     """Run `residuals` over all tokens in `parts` ranges."""
     n = len(target)
     for i in prange(parts):
-        residuals(i * n // parts, (i + 1) * n // parts, target, latents, values, atoms, residual, value_gradients)
+        residuals(
+            i * n // parts, (i + 1) * n // parts,
+            target, start, latents, values, atoms, weights, residual, gradients, squares,
+        )  # fmt: skip
 
 
-@njit(cache=True)
-def group_by_latent(rows, latents, values, value_gradients, weights, tokens, width):  # type: ignore[no-untyped-def]
-    """Sort the firing slots by latent, keeping their order (a counting sort), and weight them.
+@njit(cache=True, nogil=True)
+def count_latents(latents, counts):  # type: ignore[no-untyped-def]
+    """Add to `counts` (m + 1) how often each latent occurs, one place to the right."""
+    for e in range(len(latents)):
+        counts[latents[e] + 1] += 1
 
-    Takes flat arrays of equal length, where row r belongs to loss part r // tokens. Returns (start (m + 1), rows,
-    weighted values, weighted value gradients, their sum per latent (m): the gradient of the encoder bias).
+
+@njit(cache=True, nogil=True)
+def place_by_latent(start, latents, values, gradients, rows, weights, first_row, filled, sorted_entries, bias_gradient):  # type: ignore[no-untyped-def]
+    """Append the firings of one loss part to the places of their latents (the second half of a counting sort).
+
+    `rows` (F) are the rows of the residual that the firings explain; when it is empty they are the tokens. `filled` (m)
+    is the next free place of each latent. `sorted_entries`: input row, residual row (offset by `first_row`), weighted
+    value, gradient of the value; `bias_gradient` (m) sums the last.
     """
-    start = np.zeros(width + 1, np.int64)
-    for e in range(len(latents)):
-        if values[e] > 0:
-            start[latents[e] + 1] += 1
-    for j in range(width):
-        start[j + 1] += start[j]
-    filled = start[:-1].copy()
-    fired = start[width]
-    row = np.empty(fired, np.int32)
-    value = np.empty(fired, np.float32)
-    gradient = np.empty(fired, np.float32)
-    bias_gradient = np.zeros(width, np.float32)
-    for e in range(len(latents)):
-        if values[e] > 0:
+    inputs, errors, coefficients, value_gradients = sorted_entries
+    by_token = len(rows) == 0
+    for t in range(len(start) - 1):
+        for e in range(start[t], start[t + 1]):
             j = latents[e]
             p = filled[j]
             filled[j] += 1
-            weight = weights[rows[e] // tokens]
-            row[p], value[p], gradient[p] = rows[e], weight * values[e], weight * value_gradients[e]
-            bias_gradient[j] += gradient[p]
-    return start, row, value, gradient, bias_gradient
+            row = t if by_token else rows[e]
+            inputs[p], errors[p] = t, first_row + row
+            coefficients[p], value_gradients[p] = weights[row] * values[e], gradients[e]
+            bias_gradient[j] += gradients[e]
 
 
 @njit(cache=True, inline="always", error_model="numpy")
@@ -89,23 +92,60 @@ def _adam(parameter, gradient, first, second, rates):  # type: ignore[no-untyped
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def update_rows(begin, end, slots, inputs, residual, parameters, moments, rates):  # type: ignore[no-untyped-def]
-    """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm.
+def _round_row(j, rows, bits, rounded, norms, values, back):  # type: ignore[no-untyped-def]
+    """Round row j; `bits` are those of `rows`, `values` (d) and `back` (d) one scratch row as integers and floats."""
+    d = rows.shape[1]
+    for f in range(d):
+        raw = bits[j, f]
+        high = (raw + np.int32(0x7FFF) + ((raw >> 16) & np.int32(1))) >> 16
+        rounded[j, f] = high
+        values[f] = high << 16
+    kept, lost = np.float32(0), np.float32(0)
+    for f in range(d):
+        gap = rows[j, f] - back[f]
+        kept += back[f] * back[f]
+        lost += gap * gap
+    norms[0, j], norms[1, j] = np.sqrt(kept), np.sqrt(lost)
 
-    `slots` is what `group_by_latent` returns: row r of `residual` (P B, d) belongs to token r mod B of `inputs` (B, d).
-    `parameters`: atoms (m, d), encoder (m, d), encoder bias (m); `moments`: (2, m, d), (2, m, d), (2, m). `rates` are
-    those of `_adam`.
+
+@njit(cache=True, nogil=True)
+def round_rows(begin, end, rows, rounded, norms):  # type: ignore[no-untyped-def]
+    """Round float32 rows (r, d) to bfloat16 bits (r, d, int16), to nearest with ties to even.
+
+    `norms` (2, r) gets the norm of each rounded row and the norm of what rounding took away.
     """
-    start, rows, values, value_gradients, bias_gradient = slots
+    values = np.empty(rows.shape[1], np.int32)
+    for j in range(begin, end):
+        _round_row(j, rows, rows.view(np.int32), rounded, norms, values, values.view(np.float32))
+
+
+@njit(cache=True, parallel=True)
+def parallel_round_rows(parts, rows, rounded, norms):  # type: ignore[no-untyped-def]
+    """Run `round_rows` over all rows in `parts` ranges."""
+    n = len(rows)
+    for i in prange(parts):
+        round_rows(i * n // parts, (i + 1) * n // parts, rows, rounded, norms)
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def update_rows(begin, end, entries, inputs, residual, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
+    """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm, rounded copy.
+
+    `entries`: start (m + 1), then the four arrays of `place_by_latent`, then the gradient of the encoder bias (m).
+    `inputs` (B, d), `residual` (R, d); `parameters`: atoms (m, d), encoder (m, d), encoder bias (m); `moments`:
+    (2, m, d), (2, m, d), (2, m); `rounded` (m or 0, d) and `norms` as in `round_rows`, skipped when empty. `rates` are
+    those of `_adam`. Latents without firings are updated too, as dense Adam does.
+    """
+    start, rows, errors, values, value_gradients, bias_gradient = entries
     atoms, encoder, bias = parameters
     atom_moments, encoder_moments, bias_moments = moments
-    tokens, d = inputs.shape
-    to_atom, to_encoder = np.empty(d, np.float32), np.empty(d, np.float32)
+    d = inputs.shape[1]
+    to_atom, to_encoder, values_of_row = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(d, np.int32)
     for j in range(begin, end):
         to_atom[:] = 0
         to_encoder[:] = 0
         for p in range(start[j], start[j + 1]):
-            source, error = inputs[rows[p] % tokens], residual[rows[p]]
+            source, error = inputs[rows[p]], residual[errors[p]]
             value, gradient = values[p], value_gradients[p]
             for f in range(d):
                 to_atom[f] -= value * error[f]
@@ -118,21 +158,54 @@ def update_rows(begin, end, slots, inputs, residual, parameters, moments, rates)
             atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f] = _adam(
                 atoms[j, f], to_atom[f] - radial * atoms[j, f], atom_moments[0, j, f], atom_moments[1, j, f], rates
             )
-            encoder[j, f], encoder_moments[0, j, f], encoder_moments[1, j, f] = _adam(
-                encoder[j, f], to_encoder[f], encoder_moments[0, j, f], encoder_moments[1, j, f], rates
-            )
             squares += atoms[j, f] * atoms[j, f]
         shrink = np.float32(1) / np.sqrt(squares)
         for f in range(d):
             atoms[j, f] *= shrink
+        for f in range(d):
+            encoder[j, f], encoder_moments[0, j, f], encoder_moments[1, j, f] = _adam(
+                encoder[j, f], to_encoder[f], encoder_moments[0, j, f], encoder_moments[1, j, f], rates
+            )
         bias[j], bias_moments[0, j], bias_moments[1, j] = _adam(
             bias[j], bias_gradient[j], bias_moments[0, j], bias_moments[1, j], rates
         )
+        if len(rounded):
+            _round_row(
+                j, encoder, encoder.view(np.int32), rounded, norms, values_of_row, values_of_row.view(np.float32)
+            )
 
 
 @njit(cache=True, parallel=True)
-def parallel_update_rows(parts, slots, inputs, residual, parameters, moments, rates):  # type: ignore[no-untyped-def]
+def parallel_update_rows(parts, entries, inputs, residual, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
     """Run `update_rows` over all latents in `parts` ranges."""
     n = len(parameters[0])
     for i in prange(parts):
-        update_rows(i * n // parts, (i + 1) * n // parts, slots, inputs, residual, parameters, moments, rates)
+        update_rows(
+            i * n // parts, (i + 1) * n // parts,
+            entries, inputs, residual, parameters, moments, rounded, norms, rates,
+        )  # fmt: skip
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def centre_rows(begin, end, x, centre, centred, squares, sums):  # type: ignore[no-untyped-def]
+    """Write x - centre (B, d), its squared norms (B), and add the rows to `sums` (d, float64)."""
+    d = x.shape[1]
+    partial = np.zeros(d, np.float32)
+    for t in range(begin, end):
+        total = np.float32(0)
+        for f in range(d):
+            value = x[t, f] - centre[f]
+            centred[t, f] = value
+            partial[f] += value
+            total += value * value
+        squares[t] = total
+    for f in range(d):
+        sums[f] = partial[f]
+
+
+@njit(cache=True, parallel=True)
+def parallel_centre_rows(height, x, centre, centred, squares, sums):  # type: ignore[no-untyped-def]
+    """Run `centre_rows` over ranges of `height` tokens; row i of `sums` (ranges, d) is that of range i."""
+    n = len(x)
+    for i in prange(len(sums)):
+        centre_rows(i * height, min(n, (i + 1) * height), x, centre, centred, squares, sums[i])
