@@ -248,6 +248,69 @@ def kinds(places=(("clip-tiny", 4), ("image-tiny", 4)), seeds=SEEDS) -> tuple[pd
     return pd.DataFrame(rows), pd.DataFrame(null)
 
 
+def pareto(places=PLACES) -> pd.DataFrame:
+    rows = []
+    for (backbone, block), (at, dictionary) in product(places, enumerate(DICTIONARIES)):
+        role = "null" if dictionary in ("random", "raw", "pca") else "learned"
+        name = {**ids(backbone, block, dictionary), "family": dictionary, "role": role, "width": 64}
+        name |= {"on_front": at == 0}
+        values = {"fvu": 0.1 * (at + 1), "l0": 8.0 * (at + 1), "recovered_energy": 1 - 0.1 * (at + 1)}
+        for statistic, value in (values | {"recovered_norm": 0.6 - 0.1 * at}).items():
+            rows.append(name | {"statistic": statistic} | estimate(value, 0.02, n=3, seed="all"))
+            rows.append(name | {"statistic": statistic} | unknown("one seed", "0") | {"estimate": value})
+    return pd.DataFrame(rows)
+
+
+def stability(places=PLACES) -> pd.DataFrame:
+    rows = []
+    values = {"mcc": 0.5, "energy_mcc": 0.7, "floor_random": 0.2, "floor_shuffled": 0.3, "shared_decoder": 0.3}
+    values |= {"shared_both": 0.1, **{f"frequency_{quarter}": 0.2 * quarter for quarter in (1, 2, 3, 4)}}
+    for (backbone, block), dictionary, runs in product(places, ("topk", "random"), ("seeds", "halves")):
+        name = {**ids(backbone, block, dictionary), "runs": runs, "matching": "assignment"}
+        for statistic, value in values.items():
+            rows.append(name | {"statistic": statistic} | estimate(value, 0.03, n=3, seed="all"))
+            rows.append(name | {"statistic": statistic} | unknown("one pair of runs", "0 and 1") | {"estimate": value})
+    return pd.DataFrame(rows)
+
+
+def monosemanticity(places=PLACES[:2]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rng = np.random.default_rng(6)
+    latents, summary = [], []
+    for (backbone, block), dictionary in product(places, ("topk", "random")):
+        name = ids(backbone, block, dictionary)
+        firing = rng.integers(5, 500, 40)
+        table = {"latent": np.arange(40), "firing_images": firing, "excess": rng.normal(0.1, 0.05, 40), "q": 0.01}
+        note = np.where(firing < 20, "fires on fewer than 20 images", "")
+        latents.append(pd.DataFrame({**name, "seed": "0", **table, "note": note}))
+        name |= {"embedding": "image-tiny"}
+        for statistic, value in (("mean_excess", 0.1), ("median_z", 5.0), ("significant_share", 0.8)):
+            rows = [estimate(value, 0.02, seed="0"), estimate(value, 0.02, seed="all")]
+            summary += [name | {"statistic": statistic} | row for row in rows]
+            permuted = {"statistic": f"permuted_{statistic}", **unknown("one permutation"), "estimate": 0.0}
+            summary.append(name | permuted)
+    return pd.concat(latents, ignore_index=True), pd.DataFrame(summary)
+
+
+def leaderboard() -> pd.DataFrame:
+    rows = []
+    for rank, dictionary in enumerate(DICTIONARIES, start=1):
+        role = "null" if rank > 2 else "learned"
+        name = {**ids("clip-tiny", 4, dictionary), "family": dictionary, "role": role, "rank": rank}
+        name |= {"criterion": "recovered_above_null"}
+        for column, value, floor in (
+            ("recovered_above_null", 0.4, 0.0),
+            ("fvu_at_equal_l0", 0.1, 0.7),
+            ("l0", 8, None),
+        ):
+            beside = {
+                "null_dictionary": "" if floor is None else "pca",
+                "null_estimate": floor,
+                "beats_null": rank == 1,
+            }
+            rows.append({**name, "column": column, **estimate(value / rank, 0.02, seed="all"), **beside})
+    return pd.DataFrame(rows).astype({"null_estimate": float})
+
+
 def runtime() -> pd.DataFrame:
     rules = ("prepare_dataset", "record_activations", "learn_dictionaries", "encode_codes", "adapt", "record_adapted")
     seconds = dict(zip(rules, (12, 41, 160, 33, 210, 25), strict=True))

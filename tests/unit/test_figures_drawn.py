@@ -17,9 +17,13 @@ from conceptbench.figures.exemplars import draw_exemplars
 from conceptbench.figures.factor_recovery import draw_factor_recovery
 from conceptbench.figures.factor_values import draw_factor_values
 from conceptbench.figures.latent_statistics import draw_latent_statistics
+from conceptbench.figures.leaderboard import draw_leaderboard
+from conceptbench.figures.monosemanticity import draw_monosemanticity
 from conceptbench.figures.named_kinds import draw_named_kinds
 from conceptbench.figures.overlap import draw_overlap
+from conceptbench.figures.pareto import draw_pareto
 from conceptbench.figures.runtime import draw_runtime
+from conceptbench.figures.stability import draw_stability
 from conceptbench.figures.zero_shot import draw_zero_shot
 
 Draw = Callable[..., None]
@@ -33,6 +37,10 @@ CASES: dict[str, tuple[Draw, Callable[[], tuple[pd.DataFrame, ...]]]] = {
     "decomposition": (draw_decomposition, lambda: (made.decomposition(("flora",)),)),
     "zero_shot": (draw_zero_shot, lambda: (made.zero_shot(),)),
     "kinds": (draw_named_kinds, lambda: made.kinds(seeds=("0",))),
+    "pareto": (draw_pareto, lambda: (made.pareto(),)),
+    "stability": (draw_stability, lambda: (made.stability(),)),
+    "monosemanticity": (draw_monosemanticity, lambda: made.monosemanticity()),
+    "leaderboard": (draw_leaderboard, lambda: (made.leaderboard(),)),
     "runtime": (draw_runtime, lambda: (made.runtime(),)),
 }
 
@@ -54,10 +62,11 @@ def test_files_are_written_and_repeat_byte_by_byte(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", CASES)
 def test_missing_columns_are_named_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     draw, tables = CASES[name]
-    column = "seconds" if name == "runtime" else "mean_activation" if name == "latents" else "estimate"
-    first, *others = tables()
+    others = {"runtime": "seconds", "latents": "mean_activation", "monosemanticity": "excess"}
+    column = others.get(name, "estimate")
+    first, *rest = tables()
     with pytest.raises(ConceptBenchError, match=f"lacks the column.*{column}"):
-        draw(first.drop(columns=column), *others, tmp_path / name)
+        draw(first.drop(columns=column), *rest, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -319,6 +319,7 @@ def test_backbones_without_text_and_galleries_too_small_are_refused(scenes: Data
 
 def test_metrics_of_all_dictionaries_are_collected(tmp_path: Path) -> None:
     metrics = {"fvu": 0.2, "l0": 8.0, "dead_share": 0.1, "dense_share": 0.0, "cosine": 0.9, "tokens": 5, "other": 1}
+    metrics |= {"bias": 1.1, "hoyer": None}
     spec = {"blocks": [1, 2], "methods": {"topk": {"method": "topk"}}, "seeds_of": {"topk": [0, 1]}}
     write_json({"spec": spec}, tmp_path / "manifest.json")
     for block in (1, 2):
@@ -327,6 +328,8 @@ def test_metrics_of_all_dictionaries_are_collected(tmp_path: Path) -> None:
             write_json(card, tmp_path / f"block{block}" / "topk" / f"seed{seed}" / "card.json")
     table = measure_dictionaries({"clip-tiny": tmp_path})
     assert len(table) == 4 and set(table["seed"]) == {"0", "1"} and set(table["method"]) == {"topk"}
-    assert list(table.columns[-6:]) == ["fvu", "l0", "dead_share", "dense_share", "cosine", "tokens"]
+    shown = ["recovered_norm", "bias", "hoyer", "coherence", "nearest_atom", "tokens"]
+    assert list(table.columns[-11:]) == ["fvu", "l0", "dead_share", "dense_share", "cosine", *shown]
+    assert (table["bias"] == 1.1).all() and table["hoyer"].isna().all()
     with pytest.raises(ConceptBenchError, match=r"configure dictionaries\.methods"):
         measure_dictionaries({})

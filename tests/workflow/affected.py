@@ -7,15 +7,19 @@ LAST = {"measure_runtime", "draw_runtime"}
 DRAW = {
     *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
     *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
+    *("draw_leaderboard", "draw_monosemanticity", "draw_pareto", "draw_stability"),
 }
-TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds"}
+LEADERBOARD = {"measure_leaderboard", "draw_leaderboard"}
+TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds", *LEADERBOARD}
+STABILITY = {"measure_stability", "draw_stability"}
+EVALUATED = {"measure_monosemanticity", "draw_monosemanticity", "measure_pareto", "draw_pareto", *STABILITY}
 LATENTS = {"measure_latents", "draw_latent_statistics", "draw_exemplars"}
 ACCURACY = {"measure_accuracy", "draw_accuracy"}
 OVERLAP = {"measure_overlap", "draw_overlap"}
 DECOMPOSITION = {"measure_decomposition", "draw_decomposition"}
 ADAPTED = {"adapt", "record_adapted", "encode_adapted", *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
 LEARNT = {"learn_dictionaries", "measure_dictionaries", "encode_codes", "encode_adapted"}
-LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, "collect_metrics"}
+LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "collect_metrics"}
 UNCERTAIN = {"measure_backbones", "draw_zero_shot", *TRUTH, *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
 
 

@@ -15,6 +15,7 @@ from .affected import (
     LATENTS,
     LEARNT,
     OVERLAP,
+    STABILITY,
     UNCERTAIN,
     nested,
 )
@@ -34,7 +35,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
         14,
         {"prepare_dataset", "record_activations", "encode_codes", *LATENTS, *ADAPTED},
     ),
-    "seeds": ([0], LEARNT | ADAPTED | UNCERTAIN - {"measure_backbones", "draw_zero_shot"}),
+    "seeds": ([0], LEARNT - STABILITY | ADAPTED | UNCERTAIN - {"measure_backbones", "draw_zero_shot"}),
     "device": ("cpu", set()),
 }
 

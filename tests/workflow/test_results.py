@@ -14,18 +14,23 @@ pytestmark = pytest.mark.workflow
 
 TABLES = {
     *("accuracy", "accuracy_difference", "backbones", "decomposition", "dictionaries", "exemplars", "hybrids", "kinds"),
+    *("leaderboard", "monosemanticity", "monosemanticity_summary", "pareto", "stability"),
     *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
     *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
     *("truth_permutation", "truth_summary"),
 }
 FIGURES = {
     *("accuracy", "decomposition", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),
+    *("leaderboard", "monosemanticity", "pareto", "stability"),
     *("named_kinds", "overlap", "runtime", "zero_shot"),
 }
 METRICS = [
     r"backbones\.clip-tiny\.zero_shot\.(shape|colour|fill|background)",
     r"backbones\.clip-tiny\.recall_at_1",
     r"dictionaries\.(topk|relu-l1|random|raw|pca)\.(fvu|l0|dead_share)",
+    r"stability\.(topk|relu-l1|random)\.(mcc|energy_mcc|shared_both)",
+    r"monosemanticity\.(topk|relu-l1|random|raw|pca)\.mean_excess",
+    r"leaderboard\.(topk|relu-l1|random|raw|pca)\.recovered_above_null",
     r"truth\.(topk|relu-l1|random|raw|pca)\.recovered_at_0\.90",
     r"adaptation\.(zero-shot|maple)\.flora\.(base|novel|harmonic_mean)",
     r"remapping\.maple\.flora\.gain",

@@ -170,7 +170,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
     seeds = table.loc[(table["seed"] == POOLED_SEED) & (table["statistic"] == "fvu"), "n"]
     n = f"{int(seeds.min())}" if seeds.min() == seeds.max() else f"{int(seeds.min())} to {int(seeds.max())}"
     return [
-        f"Bars: 95 % t interval over {n} seeds (none for a method without chance). Filled on the left: no other learned "
+        f"Bars: 95 % t interval over {n} seeds (none for methods without chance). Filled on the left: no other learned "
         "dictionary has a smaller error with as few latents. Compare errors at equal L0 only; PCA and raw coordinates "
         "are not sparse in the sense of the others."
     ]

@@ -17,6 +17,8 @@ from conceptbench.measures.resampling import ALL_SEEDS
 Metrics = dict[str, float]
 
 DICTIONARY_METRICS = ("fvu", "l0", "dead_share")
+STABILITY_METRICS = ("mcc", "energy_mcc", "above_floor", "shared_decoder", "shared_both")
+MONOSEMANTICITY_METRICS = ("mean_excess", "significant_share")
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,17 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
     """Flat metrics from the tables that are there (key: the table's name); absent tables give no keys.
 
     Uses `backbones` and `kinds_text` (backbone, statistic, estimate, low, high), `dictionaries`
-    (backbone, block, dictionary, seed, fvu, l0, dead_share), `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
+    (backbone, block, dictionary, seed, fvu, l0, dead_share), `stability`, `monosemanticity_summary`, `leaderboard`,
+    `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
     `accuracy_difference`, `overlap` and `decomposition`.
     """
     collectors = {
         "backbones": _backbones,
         "kinds_text": _backbones,
         "dictionaries": lambda table: _dictionaries(table, main),
+        "stability": lambda table: _stability(table, main),
+        "monosemanticity_summary": lambda table: _monosemanticity(table, main),
+        "leaderboard": lambda table: _leaderboard(table, main),
         "truth_summary": lambda table: _truth(table, main),
         "truth_comparison": lambda table: _comparison(table, main),
         "kinds": lambda table: _kinds(table, main),
@@ -90,6 +96,30 @@ def _dictionaries(table: pd.DataFrame, main: MainHook) -> Metrics:
             value = float(part[metric].mean())
             if np.isfinite(value):
                 out[f"dictionaries.{main.name(_records(part.iloc[:1])[0])}.{metric}"] = value
+    return out
+
+
+def _stability(table: pd.DataFrame, main: MainHook) -> Metrics:
+    """Runs on the same images have the short keys; runs on disjoint halves have `halves.` before the statistic."""
+    out: Metrics = {}
+    for row in _records(_pooled(table[table["statistic"].isin(STABILITY_METRICS)])):
+        runs = "" if row["runs"] == "seeds" else f"{row['runs']}."
+        _put(out, f"stability.{main.name(row)}.{runs}{row['statistic']}", row)
+    return out
+
+
+def _monosemanticity(table: pd.DataFrame, main: MainHook) -> Metrics:
+    out: Metrics = {}
+    for row in _records(_pooled(table[table["statistic"].isin(MONOSEMANTICITY_METRICS)])):
+        _put(out, f"monosemanticity.{main.name(row)}.{row['statistic']}", row)
+    return out
+
+
+def _leaderboard(table: pd.DataFrame, main: MainHook) -> Metrics:
+    """What the dictionaries are ranked by; ranks themselves jump with the last digit."""
+    out: Metrics = {}
+    for row in _records(table[table["column"] == table["criterion"]]):
+        _put(out, f"leaderboard.{main.name(row)}.{row['column']}", row)
     return out
 
 
