@@ -103,6 +103,23 @@ docs: environment ## Bring the figures and numbers of a finished default run int
 train-backbones: environment ## Train the shipped backbones again from scratch (an hour or two on two cores)
 	for name in clip-tiny image-tiny random-tiny; do $(BIN)/python -m conceptbench.backbones train $$name; done
 
+# --- benchmarks -----------------------------------------------------------------------------------------------------
+
+BENCHMARKS := sae_training step_breakdown lockstep scaling ksvd
+
+.PHONY: bench
+bench: bench-environment ## Measure speed and memory against other toolkits (about 25 minutes; idle machine)
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+	$(BIN)/python -m benchmarks.page
+
+.PHONY: bench-environment
+bench-environment: environment ## Install the other toolkits, each in an environment of its own
+	$(BIN)/python -m benchmarks.environments create
+
+.PHONY: bench-page
+bench-page: environment ## Write docs/performance.md from the measured results
+	$(BIN)/python -m benchmarks.page
+
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 SNAKEFILES := $(wildcard Snakefile rules/*.smk)

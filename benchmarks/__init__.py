@@ -1,0 +1,1 @@
+"""Measurements of speed and memory against other toolkits: `make bench`. Never part of the tests."""

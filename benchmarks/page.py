@@ -1,0 +1,216 @@
+"""docs/performance.md and its pictures from benchmarks/results/*.json: `make bench-page`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.common import OURS, RESULTS, ROOT
+from benchmarks.floor import Shape
+from benchmarks.pictures import draw_phases, draw_speeds
+from conceptbench.tables import atomic_write, read_json
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+IMAGES: Final = ROOT / "docs" / "images"
+DASH: Final = "-"
+
+Results = Mapping[str, Any]
+
+
+def main() -> None:
+    """Write the page from the results that are there."""
+    found = {path.stem: dict(read_json(path)) for path in sorted(RESULTS.glob("*.json")) if "quick" not in path.stem}
+    with atomic_write(PAGE) as path:
+        path.write_text(page(found, IMAGES), encoding="utf-8")
+    print(f"Wrote {PAGE}")
+
+
+def page(found: Mapping[str, Results], images: Path) -> str:
+    """Return the page; a benchmark without results is named with its command. Pictures go to `images`."""
+    sections: dict[str, tuple[str, Callable[[Results, Path], list[str]]]] = {
+        "sae_training": ("Training sparse autoencoders", training),
+        "step_breakdown": ("Where the time of a step goes", breakdown),
+        "lockstep": ("Dictionaries in lockstep", lockstep),
+        "scaling": ("Cost and memory against tokens", scaling),
+        "ksvd": ("K-SVD", ksvd),
+        "recording": ("Recording and reading activations", plain),
+    }
+    parts = [
+        "# Performance",
+        "Written by `make bench-page` from `benchmarks/results/*.json`; not edited by hand. `make bench` measures; how "
+        "and what is asked of every toolkit stands in [benchmarks/README.md](../benchmarks/README.md).",
+        "No GPU was used for any figure on this page: the GPU path is tested for equal results and has not been timed.",
+    ]
+    for name, (title, section) in sections.items():
+        parts.append(f"## {title}")
+        if name not in found:
+            parts.append(f"Not measured yet: `python -m benchmarks.{name}`.")
+            continue
+        parts += [machine(found[name]), *section(found[name], images)]
+    for name in sorted(set(found) - set(sections)):
+        parts += [f"## {name.replace('_', ' ').capitalize()}", machine(found[name]), *plain(found[name], images)]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine(results: Results) -> str:
+    """Return one line on what was measured where."""
+    about, code = results["machine"], results["code"]
+    revision = f"{(code['revision'] or 'unknown')[:12]}{' with changes' if code['dirty'] else ''}"
+    memory = f"{about['memory_mib'] / 1024:.0f} GiB" if about["memory_mib"] else "unknown memory"
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {memory}, Python {about['python']}, "
+        f"torch {results['versions']['torch']}, numba {results['versions']['numba']}; "
+        f"revision {revision}, {results['time'][:10]}."
+    )
+
+
+def training(results: Results, images: Path) -> list[str]:
+    """Return the table of every width, what a step must do, and the picture."""
+    rows = results["rows"]
+    draw_speeds(rows, images / "performance_training")
+    parts = ["![Tokens per second](images/performance_training.png)"]
+    for width in sorted({row["width"] for row in rows}):
+        shown = [row for row in rows if row["width"] == width]
+        parts += [f"### Width {width:,}", table(TRAINING, shown)]
+        floors = next((row for row in shown if row.get("floor_seconds")), None)
+        if floors is not None:
+            parts.append(floor_line(floors))
+    own = sorted({row["note"] for row in rows if row["note"] and row["tokens_per_s"]})
+    notes = "; ".join(
+        f"{name}: {note}" for name, note in sorted({(r["toolkit"], r["note"]) for r in rows if r["note"] in own})
+    )
+    return [*parts, f"Settings. {notes}." if notes else ""]
+
+
+def floor_line(row: Mapping[str, Any]) -> str:
+    """Return what one step must compute and move, and how long that takes at least on the machine of the row."""
+    shape = Shape(row["d"], row["width"], row["k"], row["batch"])
+    least = row["floor_seconds"]
+    return (
+        f"Floor of a step: {shape.encoder_operations / 1e9:,.1f} G operations in the encoder product "
+        f"({least['encoder']:.3f} s), {shape.sparse_operations / 1e9:.2f} G in the sparse work "
+        f"({least['sparse']:.3f} s), "
+        f"{shape.bytes_moved / 1e9:.2f} GB of parameters, moments and tokens ({least['traffic']:.3f} s)."
+    )
+
+
+def breakdown(results: Results, images: Path) -> list[str]:
+    """Return the phases of our step."""
+    draw_phases(results["rows"], images / "performance_phases")
+    return ["![Phases of a step](images/performance_phases.png)", table(BREAKDOWN, results["rows"])]
+
+
+def lockstep(results: Results, images: Path) -> list[str]:
+    """Return lockstep against separate runs."""
+    return [table(LOCKSTEP, results["rows"])]
+
+
+def scaling(results: Results, images: Path) -> list[str]:
+    """Return the picture that the benchmark drew, and its table."""
+    return ["![Cost and memory against tokens](images/scaling.png)", table(SCALING, results["rows"])]
+
+
+def ksvd(results: Results, images: Path) -> list[str]:
+    """Return the table of coding and iterations."""
+    return [table(KSVD, results["rows"])]
+
+
+def plain(results: Results, images: Path) -> list[str]:
+    """Return rows as they are, without the columns that hold nothing or parts."""
+    rows = results["rows"]
+    names = [
+        name
+        for name in rows[0]
+        if any(isinstance(row.get(name), int | float | str) and row[name] != "" for row in rows)
+    ]
+    columns = tuple((name, lambda row, name=name: number(row.get(name))) for name in names)
+    return [table(columns, rows)]
+
+
+Columns = Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]
+
+
+def number(value: Any, form: str = ",.3g") -> str:
+    """Return a value for a cell; what is missing is a dash."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool | str):
+        return str(value)
+    return format(value, ",d" if isinstance(value, int) and form == ",.3g" else form)
+
+
+def of(name: str, form: str = ",.3g") -> Callable[[Mapping[str, Any]], str]:
+    """Return the reader of one column."""
+    return lambda row: number(row.get(name), form)
+
+
+def toolkit(row: Mapping[str, Any]) -> str:
+    """Return name, version and setting; ours in bold."""
+    name = " ".join(str(part) for part in (row["toolkit"], row["version"]) if part)
+    named = f"**{name}**" if row["toolkit"] == OURS else name
+    return named if row["setting"] == "as shipped" else f"{named}, {row['setting']}"
+
+
+def rate_or_reason(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return the reader of a rate, or of why there is none."""
+    return lambda row: number(row[name], ",.0f") if row[name] is not None else f"not run: {row['note']}"
+
+
+TRAINING: Final[Columns] = (
+    ("toolkit", toolkit),
+    ("tokens/s", rate_or_reason("tokens_per_s")),
+    ("against the fastest peer", of("ratio_to_fastest_peer", ".2f")),
+    ("peak memory (MiB)", of("peak_rss_mib", ",.0f")),
+    ("held-out FVU", of("fvu", ".4f")),
+    ("tokens", of("tokens")),
+    ("learning rate", of("lr", ".2g")),
+    ("share of the floor", of("share_of_floor", ".0%")),
+)
+BREAKDOWN: Final[Columns] = (
+    ("width", of("width")),
+    ("candidates in", of("setting")),
+    ("step (s)", of("step_seconds", ".3f")),
+    *(
+        (f"{phase} (s)", lambda row, phase=phase: number(row["phase_seconds"].get(phase), ".3f"))
+        for phase in ("product", "selection", "reconstruction", "update", "rest")
+    ),
+    ("floor (s)", lambda row: f"{sum(row['floor_seconds'].values()):.3f}"),
+    ("share of the floor", of("share_of_floor", ".0%")),
+    ("tokens/s", of("tokens_per_s", ",.0f")),
+)
+LOCKSTEP: Final[Columns] = (
+    ("how", of("setting")),
+    ("dictionaries", of("dictionaries")),
+    ("seconds", lambda row: f"{min(row['seconds']):.1f}"),
+    ("cost against one by one", of("cost", ".0%")),
+    ("tokens/s over all", of("tokens_per_s", ",.0f")),
+    ("peak memory of a process (MiB)", of("peak_rss_mib", ",.0f")),
+)
+SCALING: Final[Columns] = (
+    ("width", of("width")),
+    ("tokens", of("tokens")),
+    ("seconds", of("seconds", ".1f")),
+    ("tokens/s", of("tokens_per_s", ",.0f")),
+    ("off the straight line", of("over_line", "+.1%")),
+    ("peak memory (MiB)", of("peak_rss_mib", ",.0f")),
+)
+KSVD: Final[Columns] = (
+    ("task", of("method")),
+    ("signals", of("signals")),
+    ("toolkit", toolkit),
+    ("signals/s", rate_or_reason("signals_per_s")),
+    ("against the fastest peer", of("ratio_to_fastest_peer", ".2f")),
+    ("relative error", of("relative_error", ".4f")),
+    ("peak memory (MiB)", of("peak_rss_mib", ",.0f")),
+    ("share of the floor", of("share_of_floor", ".0%")),
+)
+
+
+def table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Markdown table."""
+    head = [" | ".join(title for title, _ in columns), " | ".join("---" for _ in columns)]
+    body = [" | ".join(read(row) for _, read in columns) for row in rows]
+    return "\n".join(f"| {line} |" for line in [*head, *body])
+
+
+if __name__ == "__main__":
+    main()
