@@ -13,6 +13,7 @@ from conceptbench.config.dictionary_methods import (
     JumpRelu,
     KMeans,
     KMeansPursuit,
+    KSvd,
     Matryoshka,
     Own,
     Pca,
@@ -25,7 +26,7 @@ from conceptbench.config.dictionary_methods import (
 from conceptbench.config.sections import Count, Name, Section
 
 _Autoencoder: TypeAlias = TopK | ReluL1 | BatchTopK | Matryoshka | JumpRelu | Archetypal | Frozen
-_Classical: TypeAlias = KMeans | KMeansPursuit | Ica | SemiNmf
+_Classical: TypeAlias = KSvd | KMeans | KMeansPursuit | Ica | SemiNmf
 _Null: TypeAlias = Random | Raw | Pca
 _Named: TypeAlias = Annotated[_Autoencoder | _Classical | _Null, Field(discriminator="method")]
 
@@ -49,6 +50,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "jump-relu": JumpRelu,
     "archetypal": Archetypal,
     "frozen": Frozen,
+    "k-svd": KSvd,
     "k-means": KMeans,
     "k-means-omp": KMeansPursuit,
     "ica": Ica,

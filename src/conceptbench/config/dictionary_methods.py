@@ -152,6 +152,28 @@ class _Sampled(_Method):
         return self
 
 
+class KSvd(_Method):
+    """K-SVD in chunks, coded by orthogonal matching pursuit (DB-KSVD, arXiv 2505.18441), signed or non-negative."""
+
+    method: Literal["k-svd"]
+    width: Count
+    """Number of atoms; signed codes have twice as many latents."""
+    k: Count
+    """Atoms used for each token, at most."""
+    sign: Literal["positive", "split"] = "split"
+    """Coefficients are never negative, or of both signs, which two latents an atom keep apart."""
+    epochs: Count = 3
+    """Passes over the training tokens."""
+    batch_size: Annotated[int, Field(ge=2)] = 65_536
+    """Tokens of a chunk, on which the tokens are coded and all atoms are updated once."""
+    init: Literal["data", "uniform"] = "data"
+    """The first atoms are random training tokens, or uniform draws from a cube."""
+    block_size: Count | None = None
+    """Atoms updated in parallel, at most; 1 is the serial K-SVD, null takes more the sparser the codes are."""
+    power_steps: Count = 3
+    """Alternations of an atom and its coefficients in an update: power steps for the top singular pair."""
+
+
 class KMeans(_Sampled):
     """k-means (scikit-learn's MiniBatchKMeans): a token is its nearest centre."""
 

@@ -5,7 +5,7 @@ from jaxtyping import Float32
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting
-from conceptbench.dictionaries.rules import Assign, CodeRule, KeepLargest
+from conceptbench.dictionaries.rules import Assign, CodeRule, Pursue
 from conceptbench.errors import ConceptBenchError
 
 
@@ -58,4 +58,4 @@ def pursued(
     """Return the dictionary that encodes by non-negative matching pursuit, k at most, over the atoms' directions."""
     norms = np.linalg.norm(atoms, axis=1, keepdims=True)
     units = atoms / np.maximum(norms, np.finfo(np.float32).tiny)
-    return linear(units, units.copy(), mean, setting, KeepLargest(k))
+    return linear(units, units.copy(), mean, setting, Pursue(k, "positive"))

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.dictionaries.normaliser import Normaliser
-from conceptbench.dictionaries.rules import CodeRule, KeepAbove, describe_rule
+from conceptbench.dictionaries.rules import CodeRule, KeepAbove, Pursue, describe_rule
 from conceptbench.errors import ConceptBenchError
 
 
@@ -65,6 +65,19 @@ class Dictionary:
     def directions(self) -> Float32[np.ndarray, "latent feature"]:
         """What one unit of a code adds to a raw activation: atoms times the normaliser's scale."""
         return self.atoms * np.float32(self.normaliser.scale)
+
+    @property
+    def pursued(self) -> Float32[np.ndarray, "atom feature"]:
+        """The atoms that a pursuit works on: the first half where the second half is its negative, else all."""
+        split = isinstance(self.rule, Pursue) and self.rule.sign == "split"
+        return self.atoms[: self.width // 2] if split else self.atoms
+
+    @cached_property
+    def gram(self) -> Float32[np.ndarray, "atom atom"]:
+        """Inner products of the atoms that a pursuit works on."""
+        from conceptbench.dictionaries.omp import gram_matrix  # like `encode`: torch is slow to import
+
+        return gram_matrix(self.pursued)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the tensors as stored: all that encoding and decoding need besides the rule's name."""

@@ -1,6 +1,7 @@
 """Raw activations in, sparse codes out, with bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -9,7 +10,8 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries.codes import Codes
-from conceptbench.dictionaries.rules import Assign, CodeRule, KeepAbove, KeepLargest
+from conceptbench.dictionaries.omp import omp_encode, split_signs
+from conceptbench.dictionaries.rules import Assign, KeepAbove, KeepLargest, Pursue
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -44,16 +46,14 @@ def encode(dictionary: "Dictionary", x: Float32[np.ndarray, "*rows feature"], de
 
 def _tiles(dictionary: "Dictionary", rows: np.ndarray, device: torch.device) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield (firings per row, latents, values) for consecutive tiles of rows."""
-    weights = torch.from_numpy(dictionary.encoder).to(device)
-    bias = torch.from_numpy(dictionary.encoder_bias).to(device)
+    choose = _choice(dictionary, device)
     height = max(1, TILE_VALUES // dictionary.width)
     with torch.inference_mode():
         for start in range(0, len(rows), height):
             part = rows[start : start + height]
             if not np.isfinite(part).all():
                 raise ConceptBenchError("Tokens to encode hold NaN or infinity; verify the activation store.")
-            centred = torch.from_numpy(dictionary.normaliser.apply(part) - dictionary.decoder_bias).to(device)
-            latents, values = select(torch.addmm(bias, centred, weights.T), dictionary.rule)
+            latents, values = choose(dictionary.normaliser.apply(part) - dictionary.decoder_bias)
             fires = values > 0
             yield (
                 fires.sum(1).cpu().numpy().astype(np.int64),
@@ -62,8 +62,25 @@ def _tiles(dictionary: "Dictionary", rows: np.ndarray, device: torch.device) -> 
             )
 
 
+def _choice(dictionary: "Dictionary", device: torch.device) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
+    """Return the function from normalised, centred tokens to what `select` returns."""
+    rule = dictionary.rule
+    if isinstance(rule, Pursue):
+        atoms = dictionary.pursued
+        return partial(_pursue, atoms=atoms, gram=dictionary.gram, rule=rule)
+    weights = torch.from_numpy(dictionary.encoder).to(device)
+    bias = torch.from_numpy(dictionary.encoder_bias).to(device)
+    return lambda tokens: select(torch.addmm(bias, torch.from_numpy(tokens).to(device), weights.T), rule)
+
+
+def _pursue(tokens: np.ndarray, atoms: np.ndarray, gram: np.ndarray, rule: Pursue) -> tuple[Tensor, Tensor]:
+    indices, values = omp_encode(tokens, atoms, rule.k, rule.sign, gram)
+    latents, values = split_signs(indices, values, len(atoms), rule.sign)
+    return torch.from_numpy(latents), torch.from_numpy(values)
+
+
 def select(
-    pre: Float[Tensor, "token latent"], rule: CodeRule
+    pre: Float[Tensor, "token latent"], rule: KeepLargest | KeepAbove | Assign
 ) -> tuple[Int64[Tensor, "token slot"], Float[Tensor, "token slot"]]:
     """Return (latents in ascending order, values) per token; slots with a value <= 0 do not fire."""
     match rule:

@@ -8,6 +8,7 @@ from conceptbench.dictionaries.frozen import frozen_learner
 from conceptbench.dictionaries.ica import IcaLearner
 from conceptbench.dictionaries.jump_relu import jump_relu_learner
 from conceptbench.dictionaries.kmeans import KMeansLearner
+from conceptbench.dictionaries.ksvd import KSvdLearner
 from conceptbench.dictionaries.learner import Learner, Setting
 from conceptbench.dictionaries.matryoshka import matryoshka_learner
 from conceptbench.dictionaries.nulls import PcaLearner, RandomLearner, RawLearner
@@ -23,6 +24,7 @@ from conceptbench.dictionaries.specs import (
     JumpRelu,
     KMeans,
     KMeansPursuit,
+    KSvd,
     Matryoshka,
     Own,
     Pca,
@@ -52,6 +54,8 @@ def learner_of(spec: DictionarySpec, setting: Setting) -> Learner:
             return archetypal_learner(spec, setting)
         case Frozen():
             return frozen_learner(spec, setting)
+        case KSvd():
+            return KSvdLearner(spec, setting)
         case KMeans() | KMeansPursuit():
             return KMeansLearner(spec, setting)
         case Ica():

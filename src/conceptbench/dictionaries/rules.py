@@ -1,7 +1,7 @@
 """From pre-activations to codes: the closed union of the rules by which a dictionary chooses what fires."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,7 +28,23 @@ class Assign:
     """One latent fires, that of the largest pre-activation, with the value 1: the token is its atom."""
 
 
-CodeRule: TypeAlias = KeepLargest | KeepAbove | Assign
+Sign: TypeAlias = Literal["positive", "split"]
+"""Coefficients of a pursuit: never negative, or of both signs, which two latents an atom keep apart."""
+
+
+@dataclass(frozen=True)
+class Pursue:
+    """At most `k` atoms fire on a token, those of an orthogonal matching pursuit (`omp.omp_encode`).
+
+    With `split` the second half of the atoms is the negated first half; the pursuit works on the first half with
+    coefficients of both signs, and a negative one is a firing of the second half. Encoder and its bias are not used.
+    """
+
+    k: int
+    sign: Sign
+
+
+CodeRule: TypeAlias = KeepLargest | KeepAbove | Assign | Pursue
 
 
 def describe_rule(rule: CodeRule) -> dict[str, Any]:
@@ -40,6 +56,8 @@ def describe_rule(rule: CodeRule) -> dict[str, Any]:
             return {"rule": "keep-above"}
         case Assign():
             return {"rule": "assign"}
+        case Pursue(k=k, sign=sign):
+            return {"rule": "pursue", "k": k, "sign": sign}
 
 
 def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent"] | None, where: str) -> CodeRule:
@@ -55,6 +73,8 @@ def restore_rule(record: dict[str, Any], thresholds: Float32[np.ndarray, "latent
             return KeepAbove(thresholds)
         case {"rule": "assign"}, None:
             return Assign()
+        case {"rule": "pursue", "k": int(k), "sign": "positive" | "split" as sign}, None:
+            return Pursue(k, sign)
     raise ConceptBenchError(
         f"{where}: the code rule {record} does not fit the stored tensors; learn the dictionary again."
     )

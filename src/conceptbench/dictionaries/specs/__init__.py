@@ -22,6 +22,7 @@ from conceptbench.dictionaries.specs.base import Revived, Selecting, Trained
 from conceptbench.dictionaries.specs.classical import Ica, KMeans, KMeansPursuit, SemiNmf
 from conceptbench.dictionaries.specs.nulls import Pca, Random, Raw
 from conceptbench.dictionaries.specs.own import Own
+from conceptbench.dictionaries.specs.pursuit import KSvd
 from conceptbench.errors import ConceptBenchError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "JumpRelu",
     "KMeans",
     "KMeansPursuit",
+    "KSvd",
     "Matryoshka",
     "Own",
     "Pca",
@@ -50,7 +52,7 @@ __all__ = [
 ]
 
 _Autoencoder: TypeAlias = TopK | ReluL1 | BatchTopK | Matryoshka | JumpRelu | Archetypal | Frozen
-_Classical: TypeAlias = KMeans | KMeansPursuit | Ica | SemiNmf
+_Classical: TypeAlias = KSvd | KMeans | KMeansPursuit | Ica | SemiNmf
 _Null: TypeAlias = Random | Raw | Pca
 DictionarySpec: TypeAlias = _Autoencoder | _Classical | _Null | Own
 
@@ -62,6 +64,7 @@ METHODS: Final[dict[str, type[_Autoencoder | _Classical | _Null]]] = {
     JumpRelu.method: JumpRelu,
     Archetypal.method: Archetypal,
     Frozen.method: Frozen,
+    KSvd.method: KSvd,
     KMeans.method: KMeans,
     KMeansPursuit.method: KMeansPursuit,
     Ica.method: Ica,
