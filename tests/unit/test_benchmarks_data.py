@@ -1,0 +1,96 @@
+"""What the benchmarks compute on, and the page that is written from their results."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import ksvd, page
+from benchmarks.common import Row
+from benchmarks.tokens import CHUNK, Planted, World, token_file
+
+SPEC = Planted(d=24, directions=64, mean_firing=4.0, noise=0.1)
+
+
+def test_planted_tokens_are_centred_and_of_unit_variance() -> None:
+    world = World(SPEC)
+    tokens = np.concatenate([world.chunk(index) for index in range(4)])
+    assert np.abs(tokens.mean(0)).max() < 0.06
+    assert np.square(tokens).mean() == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_chunk_does_not_depend_on_how_many_are_drawn(tmp_path: Path) -> None:
+    path = token_file(tmp_path, SPEC, 3)
+    stored = np.fromfile(path, np.float32).reshape(3, CHUNK, SPEC.d)
+    np.testing.assert_array_equal(stored[2], World(SPEC).chunk(2))
+    later = np.fromfile(token_file(tmp_path, SPEC, 1, first=2), np.float32).reshape(CHUNK, SPEC.d)
+    np.testing.assert_array_equal(later, stored[2])
+
+
+def test_the_noise_of_planted_tokens_is_its_share_of_the_variance() -> None:
+    silent = World(Planted(d=24, directions=64, mean_firing=4.0, noise=1e-6))
+    noisy = World(Planted(d=24, directions=64, mean_firing=4.0, noise=0.4))
+    kept = noisy.chunk(0) - np.sqrt(0.6) * silent.chunk(0)
+    assert np.square(kept).mean() == pytest.approx(0.4, rel=0.05)
+
+
+def test_planted_signals_have_the_stated_noise_and_unit_atoms() -> None:
+    problem = ksvd.Problem(task="code", signals=50, d=16, width=40, k=3, noise=0.3)
+    signals, atoms = ksvd.planted(problem)
+    np.testing.assert_allclose(np.linalg.norm(atoms, axis=1), 1)
+    silent, _ = ksvd.planted(ksvd.Problem(task="code", signals=50, d=16, width=40, k=3, noise=0.0))
+    relative = np.linalg.norm(signals - silent, axis=1) / np.linalg.norm(silent, axis=1)
+    np.testing.assert_allclose(relative, 0.3)
+
+
+def test_an_iteration_costs_more_than_coding_and_cost_grows_with_signals() -> None:
+    code = ksvd.Problem(task="code", signals=100)
+    iterate = ksvd.Problem(task="iterate", signals=100)
+    assert ksvd.operations(iterate) > ksvd.operations(code)
+    gram = 2 * 2048 * 2048 * 512
+    assert ksvd.operations(ksvd.Problem(task="code", signals=200)) - gram == 2 * (ksvd.operations(code) - gram)
+
+
+def results_with(rows: list[Row]) -> dict[str, Any]:
+    machine = {"cpu": "A processor", "cores": 2, "memory_mib": 2048, "python": "3.11"}
+    return {
+        "machine": machine, "code": {"revision": "abc", "dirty": False}, "versions": {"torch": "2", "numba": "1"},
+        "time": "2026-01-01T00:00:00", "rows": [row.flat() for row in rows],
+    }  # fmt: skip
+
+
+def test_the_page_shows_rows_and_names_what_was_not_measured(tmp_path: Path) -> None:
+    shapes = {"d": 512, "width": 2048, "k": 16, "signals": 2000}
+    common: dict[str, Any] = {"method": "OMP", "shapes": shapes, "rate": "signals_per_s"}
+    rows = [
+        Row(toolkit="conceptbench", value=40_000.0, ratio_to_fastest_peer=8.0, more={"relative_error": 0.28}, **common),
+        Row(toolkit="dictlearn", value=None, note="not installed", **common),
+    ]
+    text = page.page({"ksvd": results_with(rows)}, tmp_path)
+    assert "| OMP | 2,000 | **conceptbench** | 40,000 | 8.00 | 0.2800 |" in text
+    assert "not run: not installed" in text
+    assert "A processor, 2 cores, 2 GiB" in text
+    assert "Not measured yet: `python -m benchmarks.sae_training`." in text
+
+
+def test_results_without_a_section_of_their_own_are_shown_as_they_are(tmp_path: Path) -> None:
+    row = Row(toolkit="conceptbench", method="step", shapes={"classes": 10}, rate="steps_per_s", value=3.5)
+    text = page.page({"maple_step": results_with([row])}, tmp_path)
+    assert "## Maple step" in text
+    assert "| conceptbench |" in text and "3.5" in text
+
+
+@pytest.mark.parametrize("section", ["training", "breakdown"])
+def test_pictures_are_drawn_beside_the_page(section: str, tmp_path: Path) -> None:
+    shapes = {"d": 8, "width": 32, "k": 2, "batch": 16}
+    parts = {"encoder": 0.1, "sparse": 0.1, "traffic": 0.1}
+    phases = {"product": 0.1, "selection": 0.2, "reconstruction": 0.1, "update": 0.1, "rest": 0.05}
+    more = {"floor_seconds": parts, "phase_seconds": phases, "step_seconds": 0.5}
+    rows = [
+        Row(toolkit=name, method="TopK", shapes=shapes, rate="tokens_per_s", value=value, more=more)
+        for name, value in (("conceptbench", 30.0), ("sparsify", 10.0))
+    ]
+    text = "\n".join(getattr(page, section)(results_with(rows), tmp_path))
+    pictures = list(tmp_path.glob("*.png"))
+    assert len(pictures) == 1 and pictures[0].name in text
