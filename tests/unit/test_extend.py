@@ -66,7 +66,7 @@ def test_the_class_of_the_page_passes_the_contract(folder: Path, capsys: pytest.
     assert len(block("python").splitlines()) <= 24
     assert main(["check-method", "my_method:SphericalKMeans", "--option", "k=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:4] for line in lines[1:-1]] == ["pass"] * 9 and lines[-1] == "all checks passed"
+    assert [line[:4] for line in lines[1:-1]] == ["pass"] * 8 and lines[-1] == "all checks passed"
     assert "options={'k': 3}" in lines[0]
 
 
@@ -111,7 +111,7 @@ def test_the_contract_catches_what_it_is_there_for(
         (["faulty:Nothing", "-o", "k=3"], "does not take its options"),
         (["faulty:Nothing"], "has no method 'partial_fit'"),
         (["faulty:Wrong"], r"atoms of shape \(3, 3\), not \(width, features\) = \(64, 48\)"),
-        (["faulty:Both"], r"must have one of 'k' and 'thresholds', it has \['k', 'thresholds'\]"),
+        (["faulty:Both"], r"must have one of 'k', 'thresholds' and 'pursue', it has \['k', 'thresholds'\]"),
         (["faulty:Extra"], "unknown entry 'kk'"),
     ],
 )

@@ -27,6 +27,7 @@ ACTIVE: Final = (1, 3)
 """A planted token has from one to three active atoms."""
 NOISE: Final = 0.02
 TOKENS: Final = 16_384
+NOISE_TOKENS: Final = 4_096
 HELD_OUT: Final = 4_096
 FOUND_COSINE: Final = 0.9
 """A planted atom is found when a learnt atom has a larger signed cosine with it: codes are >= 0."""
@@ -42,17 +43,18 @@ NULLS: Final = ("frozen", "pca", "random", "raw")
 DATA_FREE: Final = ("raw",)
 """Methods whose atoms depend neither on the data nor on the seed, so that noise cannot change them."""
 
-_TRAINED: Final = {"width": WIDTH, "lr": 3e-3, "warmup_steps": 20, "batch_size": 256, "epochs": 5, "dead_tokens": 4_000}
+_TRAINED: Final = {"width": WIDTH, "lr": 3e-3, "warmup_steps": 20, "batch_size": 256, "epochs": 4, "dead_tokens": 4_000}
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "topk": {**_TRAINED, "k": 3},
     "relu-l1": {**_TRAINED, "l1": 0.004},
     "batch-topk": {**_TRAINED, "k": 2},
     "matryoshka": {**_TRAINED, "k": 2, "prefixes": [0.5, 1.0]},
     "jump-relu": {**_TRAINED, "sparsity": 0.05, "bandwidth": 2.0},
-    "archetypal": {**_TRAINED, "k": 3, "candidates": 256},
+    "archetypal": {**_TRAINED, "k": 3, "candidates": 128},
     "frozen": {**_TRAINED, "k": 3},
-    "k-means": {"width": 4 * WIDTH},
-    "k-means-omp": {"width": 4 * WIDTH, "k": 3},
+    "k-svd": {"width": ATOMS, "k": 3, "sign": "positive", "batch_size": 4_096, "epochs": 4},
+    "k-means": {"width": 2 * WIDTH},
+    "k-means-omp": {"width": 2 * WIDTH, "k": 3},
     "ica": {"k": 3, "components": ATOMS},
     "semi-nmf": {"width": ATOMS, "k": 3, "sample": 8_192},
     "random": {"width": WIDTH, "k": 3},
@@ -111,7 +113,7 @@ class Contract:
     def run(self) -> Iterator[Finding]:
         """Yield the finding of every check, in order."""
         for check in (
-            self.shapes, self.storage, self.same_seed, self.other_seed, self.save_and_load, self.batches,
+            self.shapes, self.storage, self.same_seed, self.save_and_load, self.batches,
             self.reconstruction, self.noise, self.atoms,
         ):  # fmt: skip
             yield check()
@@ -136,12 +138,6 @@ class Contract:
         again = self._learn(planted_tokens(TOKENS, 0), seed=0)
         same = again.digest == self._learnt.digest
         return Finding("same seed, same result", same, f"digest {again.digest[:12]} and {self._learnt.digest[:12]}")
-
-    def other_seed(self) -> Finding:
-        """Nothing but the seed and the tokens decides: another seed is allowed to change the result, and must load."""
-        other = self._learn(planted_tokens(TOKENS, 0), seed=1)
-        text = "another dictionary" if other.digest != self._learnt.digest else "the same dictionary: no randomness"
-        return Finding("another seed", np.isfinite(other.atoms).all().item(), text)
 
     def save_and_load(self) -> Finding:
         """What is read back encodes to the same bits."""
@@ -172,7 +168,7 @@ class Contract:
         """
         if self.spec.method in DATA_FREE:
             return Finding("negative control", True, "atoms depend on nothing: no noise can change them")
-        first, second = (_units(self._learn(noise_tokens(TOKENS, seed), seed=seed).atoms) for seed in (0, 1))
+        first, second = (_units(self._learn(noise_tokens(NOISE_TOKENS, seed), seed=seed).atoms) for seed in (0, 1))
         score = matched_cosine(first, second)
         random = np.random.default_rng(23)
         null = np.array([matched_cosine(first, second @ _rotation(random)) for _ in range(ROTATIONS)])

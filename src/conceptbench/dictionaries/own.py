@@ -11,12 +11,12 @@ from torch import Tensor
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting
-from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest
+from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest, Pursue
 from conceptbench.dictionaries.specs import Own
 from conceptbench.errors import ConceptBenchError
 
 ARRAYS: Final = ("atoms", "encoder", "encoder_bias", "decoder_bias")
-RULES: Final = ("k", "thresholds")
+RULES: Final = ("k", "thresholds", "pursue")
 
 
 class Method(Protocol):
@@ -26,7 +26,7 @@ class Method(Protocol):
         """Learn from one batch of normalised tokens."""
 
     def result(self) -> Mapping[str, Any]:
-        """Return `atoms` and either `k` or `thresholds`; optional are `encoder`, `encoder_bias`, `decoder_bias`."""
+        """Return `atoms` and one of `RULES`; optional are `encoder`, `encoder_bias` and `decoder_bias`."""
 
 
 class OwnLearner:
@@ -108,10 +108,10 @@ def load(path: str, name: str) -> Any:
 def _rule(result: Mapping[str, Any], where: str) -> CodeRule:
     given = [name for name in RULES if result.get(name) is not None]
     if len(given) != 1:
-        raise ConceptBenchError(f"{where} must have one of 'k' and 'thresholds', it has {given or 'neither'}.")
+        raise ConceptBenchError(f"{where} must have one of 'k', 'thresholds' and 'pursue', it has {given or 'none'}.")
     if given == ["thresholds"]:
         return KeepAbove(np.array(result["thresholds"], np.float32, order="C"))
-    k, width = int(result["k"]), len(result["atoms"])
+    k, width = int(result[given[0]]), len(result["atoms"])
     if not 1 <= k <= width:
-        raise ConceptBenchError(f"{where} has k {k}, which must lie in 1..{width}.")
-    return KeepLargest(k)
+        raise ConceptBenchError(f"{where} has {given[0]} {k}, which must lie in 1..{width}.")
+    return KeepLargest(k) if given == ["k"] else Pursue(k, "positive")
