@@ -17,6 +17,7 @@ include: "rules/adaptation.smk"
 include: "rules/measures.smk"
 include: "rules/dictionary_measures.smk"
 include: "rules/synthetic.smk"
+include: "rules/kinds.smk"
 include: "rules/figures.smk"
 include: "rules/runtime.smk"
 

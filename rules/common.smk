@@ -28,17 +28,24 @@ MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if moves_ima
 TRUTH = CONFIG.measures.truth_on
 TRUTH_TABLES = [
     *("truth_factors", "truth_patches", "truth_permutation", "truth_matching", "truth_counterfactual"),
-    *("truth_summary", "truth_comparison", "kinds", "kinds_null"),
+    *("truth_summary", "truth_comparison"),
 ]
 RUNNING = ["seeds", "tables", *(f"backbones/{name}" for name in ("backbone", "cut", "load", "folder", "preprocess"))]
 """Code that runs a backbone."""
 MEASURING = ["inference", "seeds", "tables", "measures/resampling", "measures/sparse", "measures/stages/encoded"]
 TRUTH_CODE = [
     *(f"measures/{name}" for name in ("truth", "ranking", "comparison", "patches", "matching", "counterfactual")),
-    *("measures/kinds", "measures/kinds_text", "measures/stages/truth", "measures/nulls"),
+    *("measures/stages/truth", "measures/nulls"),
     *("data/truth", "data/pairs", *MEASURING),
 ]
 """Parts of the experiment that the configuration may leave out: the rendered truth, and adaptation with its measures."""
+KINDS = CONFIG.kinds.dataset if CONFIG.kinds else None
+KINDS_OF = list(CONFIG.kinds.backbones) if CONFIG.kinds else []
+KINDS_CODE = [
+    *("measures/kinds", "measures/kinds_text", "measures/stages/kinds", "measures/ranking", "measures/truth"),
+    *("data/truth", *MEASURING),
+]
+"""Named kinds: the data set, the backbones whose outputs are compared, and the code of the measure."""
 JUDGED = [name for name in CONFIG.hooks if CONFIG.embedding_of(name)]
 """Backbones whose dictionaries another backbone can judge."""
 JUDGES = list(dict.fromkeys(CONFIG.embedding_of(name) for name in JUDGED))
@@ -56,7 +63,8 @@ METRIC_TABLES = [
     *(["stability"] if REPEATED else []),
     *(["monosemanticity_summary"] if JUDGED else []),
     "leaderboard",
-    *(["backbones", "kinds_text", "truth_summary", "truth_comparison", "kinds"] if TRUTH else []),
+    *(["backbones", "kinds_text", "truth_summary", "truth_comparison"] if TRUTH else []),
+    *(["kinds"] if KINDS else []),
     *(["accuracy", "accuracy_difference"] if TASKS else []),
     *(["overlap"] if TASKS and MOVING else []),
     *(["decomposition"] if TASKS and MOVING and BEFORE else []),

@@ -4,7 +4,8 @@ FIGURES = [
     f"{R}/figures/{name}.png"
     for name in [
         *(["latent_statistics", "exemplars"] if CONFIG.measures.latents_on else []),
-        *(["zero_shot", "factor_recovery", "factor_values", "named_kinds"] if TRUTH else []),
+        *(["zero_shot", "factor_recovery", "factor_values"] if TRUTH else []),
+        *(["named_kinds"] if KINDS else []),
         *("leaderboard", "pareto"),
         *(["stability"] if REPEATED else []),
         *(["monosemanticity"] if JUDGED else []),
@@ -129,8 +130,6 @@ rule draw_named_kinds:
     resources:
         mem_mb=2000,
         runtime=10,
-    params:
-        options={"dictionary": CONFIG.measures.dictionary},
     script:
         "../scripts/draw.py"
 

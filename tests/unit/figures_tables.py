@@ -235,11 +235,11 @@ def zero_shot() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def kinds(places=(("clip-tiny", 4), ("image-tiny", 4)), seeds=SEEDS) -> tuple[pd.DataFrame, pd.DataFrame]:
+def kinds(backbones=("clip-tiny", "image-tiny"), seeds=SEEDS) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(5)
     rows, null = [], []
-    for (backbone, block), seed in product(places, seeds):
-        name = ids(backbone, block, "topk") | {"seed": seed}
+    for backbone, seed in product(backbones, seeds):
+        name = {"backbone": backbone, "dictionary": "topk", "seed": seed}
         for kind in ("wug", "dax", "blick", "fep"):
             value = rng.normal(0.88 if backbone == "clip-tiny" else 0.6, 0.03)
             row = {**name, "kind": kind, "latent": 3, "null_median": 0.58, "null_high": 0.72, "q": 0.02}

@@ -57,7 +57,9 @@ def test_the_other_tables_give_their_keys() -> None:
         "dictionaries": pd.DataFrame(
             [{**ids, "seed": s, "fvu": 0.1 + s, "l0": 8.0, "dead_share": 0.0} for s in (0, 1)]
         ),
-        "kinds": pd.DataFrame([estimate(**ids, kind="wug", null_high=0.7, q=0.01) | {"seed": "0"}]),
+        "kinds": pd.DataFrame([estimate(**ids, kind="wug", null_high=0.7, q=0.01) | {"seed": "0"}]).drop(
+            columns="block"
+        ),
         "overlap": pd.DataFrame(
             [estimate(task="flora", method="maple", half="base", label=-1, k=10, statistic="jaccard", comparison="gap")]
         ),
@@ -77,7 +79,8 @@ def test_the_other_tables_give_their_keys() -> None:
     found = collect(tables, MAIN)
     assert found["backbones.clip-tiny.zero_shot.colour"] == 0.5
     assert found["dictionaries.topk.fvu"] == pytest.approx(0.6)
-    assert found["kinds.topk.significant_kinds"] == 1
+    assert found["kinds.clip-tiny.topk.n_beyond_null"] == 1
+    assert found["kinds.clip-tiny.topk.wug.united_auroc"] == 0.5
     assert found["overlap.maple.flora.base.jaccard_gap_at_10"] == 0.5
     assert found["adaptation.maple.flora.base_over_zero_shot"] == 0.5
     assert found["truth_over_null.pca.mean_auroc"] == 0.5

@@ -223,7 +223,7 @@ def test_the_planted_dictionary_beats_its_null(truth: dict[str, pd.DataFrame]) -
 def test_nulls_are_not_matched_and_every_table_has_its_names(truth: dict[str, pd.DataFrame]) -> None:
     for name in ("truth_permutation", "truth_matching", "truth_counterfactual"):
         assert set(truth[name]["dictionary"]) == {"topk"}
-    for name in ("truth_factors", "truth_patches", "kinds"):
+    for name in ("truth_factors", "truth_patches"):
         assert set(truth[name]["dictionary"]) == {"topk", "random"}
     for name, table in truth.items():
         if name != "truth_comparison":

@@ -19,6 +19,7 @@ from conceptbench.errors import ConceptBenchError
 _NAMED = (
     *(("datasets",), ("backbones",), ("hooks",)),
     *(("dictionaries", "methods"), ("adaptations", "methods"), ("synthetic", "worlds")),
+    ("kinds", "methods"),
 )
 
 

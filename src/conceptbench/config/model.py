@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from conceptbench.config.adaptations import Adaptations, Maple, ZeroShot
+from conceptbench.config.adaptations import Adaptations, needs_text, prompt_depths
 from conceptbench.config.backbones import BackboneSpec, has_text, known_blocks, known_prompt_depth
 from conceptbench.config.datasets import (
     DatasetSpec,
@@ -14,6 +14,7 @@ from conceptbench.config.datasets import (
     train_images_per_class,
 )
 from conceptbench.config.dictionaries import Dictionaries
+from conceptbench.config.kinds import Kinds
 from conceptbench.config.measures import Figures, Measures
 from conceptbench.config.names import nearest
 from conceptbench.config.sections import Index, Indices, Name, Section
@@ -43,6 +44,8 @@ class Config(Section):
     """Sparse dictionaries."""
     synthetic: Synthetic = Synthetic()
     """Recovery of known atoms on synthetic activations."""
+    kinds: Kinds | None = None
+    """Named kinds: dictionaries over the outputs of backbones; null leaves them out."""
     adaptations: Adaptations
     """Adaptations and their tasks."""
     measures: Measures
@@ -57,6 +60,7 @@ class Config(Section):
         self._check_adaptations()
         self._check_measures()
         self._check_synthetic()
+        self._check_kinds()
         return self
 
     def _refer(self, where: str, name: str, among: tuple[str, ...], what: str) -> None:
@@ -100,14 +104,17 @@ class Config(Section):
 
     def _check_methods(self) -> None:
         spec = self.backbones[self.adaptations.backbone]
-        depth = known_prompt_depth(spec)
+        deepest = {"image": known_blocks(spec), "both": known_prompt_depth(spec)}
         for name, method in self.adaptations.methods.items():
-            if isinstance(method, ZeroShot | Maple) and not has_text(spec):
+            if needs_text(method) and not has_text(spec):
                 text = f"the backbone '{self.adaptations.backbone}' has none"
                 raise ValueError(f"'adaptations.methods.{name}' needs a text tower, but {text}; use linear-probe")
-            if isinstance(method, Maple) and depth is not None and method.depth > depth:
-                has = f"'{self.adaptations.backbone}' has {depth} blocks in its smaller tower"
-                raise ValueError(f"'adaptations.methods.{name}.depth' is {method.depth}, but {has}; lower it")
+            for field, towers in prompt_depths(method).items():
+                wanted, blocks = getattr(method, field), deepest[towers]
+                if blocks is not None and wanted > blocks:
+                    tower = "its image tower" if towers == "image" else "its smaller tower"
+                    has = f"'{self.adaptations.backbone}' has {blocks} blocks in {tower}"
+                    raise ValueError(f"'adaptations.methods.{name}.{field}' is {wanted}, but {has}; lower it")
 
     def _check_measures(self) -> None:
         chosen, backbone = self.measures, self.adaptations.backbone
@@ -119,6 +126,13 @@ class Config(Section):
             self._refer("measures.embed_with", name, tuple(self.backbones), "the backbone")
         for name in self.dictionaries.halves:
             self._refer("dictionaries.halves", name, tuple(self.dictionaries.methods), "the dictionary")
+        for where, section in (("masking", chosen.masking), ("concepts", chosen.concepts)):
+            for name in (section.methods if section else None) or ():
+                self._refer(f"measures.{where}.methods", name, tuple(self.adaptations.methods), "the adaptation")
+        if chosen.plants is not None:
+            self._refer("measures.plants.task", chosen.plants.task, self.adaptations.tasks, "the task")
+            if chosen.concepts is None:
+                raise ValueError("'measures.plants' scores the measures of 'measures.concepts', which is null; set it")
         for name in chosen.latents_on:
             self._refer("measures.latents_on", name, tuple(self.datasets), "the data set")
         if chosen.truth_on is not None:
@@ -133,6 +147,21 @@ class Config(Section):
         others = (name for name in self.measures.embed_with if name in self.hooks and name != backbone)
         return next(others, None)
 
+    def _check_synthetic(self) -> None:
+        for name in self.synthetic.methods or ():
+            self._refer("synthetic.methods", name, tuple(self.dictionaries.methods), "the dictionary")
+        if self.synthetic.worlds:
+            swept_methods(self.synthetic, self.dictionaries.methods)
+
+    def _check_kinds(self) -> None:
+        if self.kinds is None:
+            return
+        self._refer("kinds.dataset", self.kinds.dataset, tuple(self.datasets), "the data set")
+        if not isinstance(self.datasets[self.kinds.dataset], Scenes):
+            raise ValueError(f"'kinds.dataset' names '{self.kinds.dataset}', which is no rendered scenes; choose one")
+        for name in self.kinds.backbones:
+            self._refer("kinds.backbones", name, tuple(self.hooks), "the backbone with hooks")
+
     def recorded(self, backbone: str) -> tuple[str, ...]:
         """Return the data sets whose activations of this backbone are recorded, in the order of `datasets`."""
         wanted = {self.dictionaries.train_on}
@@ -143,12 +172,8 @@ class Config(Section):
         return tuple(name for name in self.datasets if name in wanted)
 
     def used_datasets(self) -> tuple[str, ...]:
-    def _check_synthetic(self) -> None:
-        for name in self.synthetic.methods or ():
-            self._refer("synthetic.methods", name, tuple(self.dictionaries.methods), "the dictionary")
-        if self.synthetic.worlds:
-            swept_methods(self.synthetic, self.dictionaries.methods)
-
         """Return the data sets that any part of the workflow reads; others are never prepared."""
         wanted = {name for backbone in self.hooks for name in self.recorded(backbone)} | set(self.adaptations.tasks)
+        if self.kinds is not None:
+            wanted.add(self.kinds.dataset)
         return tuple(name for name in self.datasets if name in wanted)

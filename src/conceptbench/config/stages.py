@@ -7,11 +7,16 @@ of the rule, so a change of theirs is seen without it.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from conceptbench.config.dictionaries import DictionaryMethod
+from conceptbench.config.dictionary_methods import Own
+from conceptbench.config.kinds import Kinds
 from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
+from conceptbench.config.remapping_stages import REMAPPING_STAGES
 from conceptbench.config.sections import Section
-from conceptbench.errors import ConceptBenchError
+from conceptbench.config.sources import source_digest
 from conceptbench.config.synthetic import swept_methods
+from conceptbench.errors import ConceptBenchError
 
 Spec = dict[str, Any]
 
@@ -54,14 +59,20 @@ def _repetitions(config: Config, method: str) -> list[int]:
 
 def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
     section = _plain(config.dictionaries)
-    return {**_dictionary_grid(config, backbone), "seed": config.seed, **section}
+    sources = _sources(config.dictionaries.methods)
+    return {**_dictionary_grid(config, backbone), "seed": config.seed, **section, **sources}
+
+
+def _sources(methods: Mapping[str, DictionaryMethod]) -> Spec:
+    """Return the digests of the files of methods of the user's own, on which learning depends too."""
+    own = {name: source_digest(method.method) for name, method in methods.items() if isinstance(method, Own)}
+    return {"sources": own} if own else {}
 
 
 def _encode_codes(config: Config, *, backbone: str, dataset: str) -> Spec:
     return {**_dictionary_grid(config, backbone), "dataset": dataset, "splits": list(MEASURED_SPLITS)}
 
 
-def _adapt(config: Config, *, task: str, method: str) -> Spec:
 def _learn_synthetic(config: Config, *, world: str) -> Spec:
     chosen = config.synthetic
     swept = swept_methods(chosen, config.dictionaries.methods)
@@ -73,11 +84,32 @@ def _learn_synthetic(config: Config, *, world: str) -> Spec:
         "tokens": chosen.tokens,
         "held_out": chosen.held_out,
         "methods": {name: _plain(method) for name, (method, _) in swept.items()},
+        **_sources({name: method for name, (method, _) in swept.items()}),
         "configured": {name: origin for name, (_, origin) in swept.items()},
         "seeds_of": {name: _repetitions(config, method.method) for name, (method, _) in swept.items()},
     }
 
 
+def _record_outputs(config: Config, *, backbone: str) -> Spec:
+    return {"backbone": backbone, "dataset": _kinds(config).dataset}
+
+
+def _learn_output_dictionaries(config: Config, *, backbone: str) -> Spec:
+    methods = _kinds(config).methods
+    return {
+        **{"backbone": backbone, "seed": config.seed, **_sources(methods)},
+        "methods": {name: _plain(method) for name, method in methods.items()},
+        "seeds_of": {name: _repetitions(config, method.method) for name, method in sorted(methods.items())},
+    }
+
+
+def _kinds(config: Config) -> Kinds:
+    if config.kinds is None:
+        raise ConceptBenchError("The configuration has no section 'kinds'; add it to measure named kinds.")
+    return config.kinds
+
+
+def _adapt(config: Config, *, task: str, method: str) -> Spec:
     chosen = config.adaptations
     options = _plain(chosen.methods[method])
     if options.get("template", "") is None:
@@ -175,11 +207,17 @@ def _measure_leaderboard(config: Config) -> Spec:
     return _ranked(config)
 
 
-def _tasks(config: Config) -> Spec:
+def _measure_kinds(config: Config) -> Spec:
+    chosen = _kinds(config)
+    names = {"backbones": list(chosen.backbones), "dictionaries": sorted(chosen.methods)}
+    return {**names, "permutations": config.measures.permutations, **_uncertainty(config)}
+
+
 def _measure_recovery(config: Config) -> Spec:
     return {"worlds": list(config.synthetic.worlds), **_uncertainty(config)}
 
 
+def _tasks(config: Config) -> Spec:
     chosen = config.adaptations
     methods = {name: spec.method for name, spec in sorted(chosen.methods.items())}
     shared = {"backbone": chosen.backbone, "tasks": list(chosen.tasks), "methods": methods, "setting": chosen.setting}
@@ -228,14 +266,17 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "record_activations": _record_activations,
     "learn_dictionaries": _learn_dictionaries,
     "encode_codes": _encode_codes,
-    "adapt": _adapt,
     "learn_synthetic": _learn_synthetic,
+    "record_outputs": _record_outputs,
+    "learn_output_dictionaries": _learn_output_dictionaries,
+    "adapt": _adapt,
     "record_adapted": _record_adapted,
     "encode_adapted": _encode_adapted,
     "measure_backbones": _measure_backbones,
     "measure_dictionaries": _measure_dictionaries,
-    "measure_latents": _measure_latents,
     "measure_recovery": _measure_recovery,
+    "measure_kinds": _measure_kinds,
+    "measure_latents": _measure_latents,
     "measure_truth": _measure_truth,
     "measure_monosemanticity": _measure_monosemanticity,
     "measure_stability": _measure_stability,
@@ -244,6 +285,7 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "measure_accuracy": _measure_accuracy,
     "measure_overlap": _measure_overlap,
     "measure_decomposition": _measure_decomposition,
+    **REMAPPING_STAGES,
     "draw": _draw,
     "draw_exemplars": _draw_exemplars,
     "collect_metrics": _collect_metrics,
@@ -274,9 +316,9 @@ def stage_spec(config: Config, stage: str, **names: str) -> Spec:
             else config.backbones
         ),
         "method": tuple(config.adaptations.methods),
+        "world": tuple(config.synthetic.worlds),
     }
     for kind, name in names.items():
-        "world": tuple(config.synthetic.worlds),
         if kind not in valid or name not in valid[kind]:
             hint = nearest(name, valid[kind]) if kind in valid else nearest(kind, valid)
             raise ConceptBenchError(f"Stage '{stage}' has no {kind} '{name}'{hint}")

@@ -25,7 +25,7 @@ from conceptbench.figures.style import (
     tidy,
 )
 
-IDS = ("backbone", "block", "dictionary", "seed")
+IDS = ("backbone", "dictionary", "seed")
 COLUMNS = (*IDS, "kind", "latent", "estimate", "low", "high", "n", "note", "null_median", "null_high", "q")
 
 
@@ -35,44 +35,42 @@ def draw_named_kinds(
     kinds_null: pd.DataFrame,
     stem: Path,
     *,
-    dictionary: str | None = None,
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw one panel a backbone and block: united AUROC of every kind, and the random groups of its own null below.
+    """Draw a row a dictionary and a column a backbone: united AUROC of every kind, with its own null just below.
 
     Args:
-        kinds, kinds_null: tables of those names. dictionary: whose latents (default: the first in the table).
+        kinds, kinds_null: tables of those names.
     """
     kinds = require(kinds, "kinds", COLUMNS)
     null = require(kinds_null, "kinds_null", (*IDS, "estimate"))
     title = "Does one latent unite visually unlike things that share only a name?"
-    if kinds.empty:
-        save_empty(title, "The table holds no kinds.", kinds[list(COLUMNS)], stem, formats=formats, dpi=dpi)
+    shown = kinds[list(COLUMNS)].reset_index(drop=True)
+    if shown.empty:
+        save_empty(title, "The table holds no kinds.", shown, stem, formats=formats, dpi=dpi)
         return
-    dictionary = dictionary or str(kinds["dictionary"].iloc[0])
-    shown = kinds.loc[kinds["dictionary"] == dictionary, list(COLUMNS)].reset_index(drop=True)
-    places = list(dict.fromkeys(zip(shown["backbone"], shown["block"], strict=True)))
+    down, across = in_order(shown["dictionary"]), in_order(shown["backbone"])
     seeds, names = in_order(shown["seed"]), in_order(shown["kind"])
     colour, marker = colours(seeds), markers(seeds)
     keys = [Key(f"named kind, dictionary seed {seed}", colour[seed], marker[seed]) for seed in seeds]
     keys.append(Key("random groups: each a tick; bar: median to 95 % quantile", NULL_COLOUR, "|", "-", size=7))
-    across = min(len(places), 4)
-    down = -(-len(places) // across)
-    row_height = 0.24 + 0.13 * len(seeds)
+    heights = [
+        0.7 + len(names) * (0.24 + 0.13 * len(in_order(shown.loc[shown["dictionary"] == d, "seed"]))) for d in down
+    ]
     sheet = new_sheet(
-        title, width=max(6.6, 0.7 + 3.0 * across), height=down * (0.75 + row_height * len(names)), keys=keys,
-        notes=_notes(dictionary),
+        title, width=max(6.6, 0.7 + 3.0 * len(across)), height=sum(heights), keys=keys, notes=_NOTES,
     )  # fmt: skip
-    grid = sheet.body.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for axes, (backbone, block) in zip(grid.ravel(), places, strict=False):
-        mine = shown[(shown["backbone"] == backbone) & (shown["block"] == block)]
-        own = (null["backbone"] == backbone) & (null["block"] == block) & (null["dictionary"] == dictionary)
-        _panel(axes, mine, null[own], names, seeds, colour, marker)
-        axes.set_title(f"{backbone}, block {block}")
+    grid = sheet.body.subplots(len(down), len(across), sharex=True, sharey=True, squeeze=False, height_ratios=heights)
+    for row, dictionary in zip(grid, down, strict=True):
+        for axes, backbone in zip(row, across, strict=True):
+            mine, own = (
+                table[(table["backbone"] == backbone) & (table["dictionary"] == dictionary)] for table in (shown, null)
+            )
+            _panel(axes, mine, own, names, in_order(mine["seed"]), colour, marker)
+            axes.set_title(f"{backbone}: {dictionary}")
+    for axes in grid[-1]:
         axes.set_xlabel("united AUROC (weakest member)")
-    for axes in grid.ravel()[len(places) :]:
-        axes.set_axis_off()
     grid[0, 0].set_yticks(range(len(names)), names)
     grid[0, 0].set_ylim(len(names) - 0.45, -0.55)
     save_figure(sheet, shown, stem, formats=formats, dpi=dpi)
@@ -107,10 +105,10 @@ def _say(axes: Axes, reason: str, at: float) -> None:
     missing_text(axes, reason, 0.98, at - 0.07, ha="right", transform=axes.get_yaxis_transform())
 
 
-def _notes(dictionary: str) -> list[str]:
-    return [
-        f"Dictionary {dictionary}. United AUROC: the smallest, over the unlike members of a kind, of the AUROC of one "
-        f"latent chosen on split A and scored on split B; bars: {INTERVAL} (images resampled).",
-        "Random groups: as many unlike compositions without a common name, each with its own best latent. Only a mark "
-        "to the right of its grey bar is more than chance grouping.",
-    ]
+_NOTES = (
+    "Dictionaries over the output of the backbone (one embedding an image). United AUROC: the smallest, over the unlike "
+    f"members of a kind, of the AUROC of one latent chosen on split A and scored on split B; bars: {INTERVAL} (images "
+    "resampled).",
+    "Random groups: as many unlike compositions without a common name, each with its own best latent. Only a mark "
+    "to the right of its grey bar is more than chance grouping.",
+)

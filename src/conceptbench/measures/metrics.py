@@ -17,6 +17,8 @@ from conceptbench.measures.resampling import ALL_SEEDS
 Metrics = dict[str, float]
 
 DICTIONARY_METRICS = ("fvu", "l0", "dead_share")
+FALSE_DISCOVERY = 0.05
+"""Share of false discoveries among the kinds that count as united."""
 STABILITY_METRICS = ("mcc", "energy_mcc", "above_floor", "shared_decoder", "shared_both")
 MONOSEMANTICITY_METRICS = ("mean_excess", "significant_share")
 
@@ -52,7 +54,7 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
         "leaderboard": lambda table: _leaderboard(table, main),
         "truth_summary": lambda table: _truth(table, main),
         "truth_comparison": lambda table: _comparison(table, main),
-        "kinds": lambda table: _kinds(table, main),
+        "kinds": _kinds,
         "accuracy": _accuracy,
         "accuracy_difference": _accuracy_difference,
         "overlap": _overlap,
@@ -140,18 +142,16 @@ def _comparison(table: pd.DataFrame, main: MainHook) -> Metrics:
     return out
 
 
-def _kinds(table: pd.DataFrame, main: MainHook) -> Metrics:
-    """The best kind and the mean over kinds of every dictionary, averaged over seeds."""
+def _kinds(table: pd.DataFrame) -> Metrics:
+    """United AUROC of every kind, averaged over seeds, and how many kinds a latent unites beyond the null."""
     out: Metrics = {}
-    for _, part in table.groupby(["backbone", "block", "dictionary"], sort=False):
-        key = f"kinds.{main.name(_records(part.iloc[:1])[0])}"
-        by_kind = part.groupby("kind")["estimate"].mean().dropna()
-        null = float(part["null_high"].mean())
-        found = {"mean_united_auroc": by_kind.mean(), "best_united_auroc": by_kind.max(), "null_high": null}
-        found["significant_kinds"] = (
-            part.assign(significant=part["q"] <= 0.05).groupby("seed")["significant"].sum().mean()
-        )
-        out |= {f"{key}.{name}": float(value) for name, value in found.items() if np.isfinite(value)}
+    for (backbone, dictionary), part in table.groupby(["backbone", "dictionary"], sort=False):
+        key = f"kinds.{backbone}.{dictionary}"
+        for kind, rows in part.groupby("kind", sort=False):
+            _put(out, f"{key}.{kind}.united_auroc", rows[["estimate", "low", "high"]].mean().to_dict())
+        _put(out, f"{key}.null_high", {"estimate": part["null_high"].mean()})
+        beyond = part.assign(beyond=part["q"] <= FALSE_DISCOVERY).groupby("seed")["beyond"].sum()
+        out[f"{key}.n_beyond_null"] = float(beyond.mean())
     return out
 
 

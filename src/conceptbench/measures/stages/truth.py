@@ -8,20 +8,17 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 
-from conceptbench.data import Dataset, counterfactual_pairs, factor_table, object_table, patch_masks
+from conceptbench.data import Dataset, counterfactual_pairs, factor_table, patch_masks
 from conceptbench.measures.comparison import Contender, compare_with_nulls
 from conceptbench.measures.counterfactual import counterfactual_specificity
-from conceptbench.measures.kinds import KindSpec, unite_kinds
-from conceptbench.measures.kinds_text import kind_compositions
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.nulls import NULL_METHODS
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
-from conceptbench.measures.resampling import ALL_SEEDS, MOST_GROUPS, MOST_SEARCHES, costly_resamples
+from conceptbench.measures.resampling import ALL_SEEDS, MOST_SEARCHES, costly_resamples
 from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
 from conceptbench.measures.truth import (
     FactorLabels,
     Recovery,
-    Side,
     TruthSpec,
     factor_labels,
     permutation_null,
@@ -34,7 +31,7 @@ from conceptbench.seeds import rng
 NULL_RECIPES = {"random": "random backbone", "image": "image-only backbone"}
 """Recipes of backbones that are controls, whatever dictionary is learnt on them, and what they are called."""
 KIND = "kind"
-"""The factor that is measured apart, as named kinds: it is a word for compositions of other factors."""
+"""The factor that is measured apart (`stages/kinds.py`): it is a word for compositions of other factors."""
 
 _Key: TypeAlias = tuple[str, int, str]
 """Backbone, block, dictionary."""
@@ -63,14 +60,13 @@ class _World:
     rows_b: np.ndarray
     labels_a: FactorLabels
     labels_b: FactorLabels
-    objects: pd.DataFrame
     pairs: pd.DataFrame
 
 
 def measure_truth(
     sources: Mapping[str, Path], grids: Mapping[str, tuple[int, int]], dataset: Dataset, spec: Mapping[str, Any]
 ) -> dict[str, pd.DataFrame]:
-    """Tables truth_* and kinds* of docs/method.md. Split A is ``val``, split B is ``test``; kinds are no factor value.
+    """Tables truth_* of docs/method.md. Split A is ``val``, split B is ``test``; named kinds are no factor value.
 
     Args:
         sources: backbone -> folder of its codes on ``dataset``. grids: backbone -> patch grid.
@@ -104,7 +100,7 @@ def _describe(dataset: Dataset) -> _World:
     rows_a, rows_b = dataset.rows("val"), dataset.rows("test")
     labels_a = factor_labels(factors, rows_a)
     labels_b = factor_labels(factors, rows_b, labels_a.names)
-    return _World(dataset, rows_a, rows_b, labels_a, labels_b, object_table(dataset), counterfactual_pairs(dataset))
+    return _World(dataset, rows_a, rows_b, labels_a, labels_b, counterfactual_pairs(dataset))
 
 
 def _score(
@@ -127,7 +123,6 @@ def _score(
     patches = recover_patches(codes_a, masks[0], codes_b, masks[1], rng(spec["seed"], "patches"), patch)
     collected.patches.setdefault(key, {})[encoded.seed] = patches
     collected.add("truth_patches", patches.table, encoded)
-    _unite(encoded, a, b, world, spec, collected)
     if spec["dictionaries"][encoded.dictionary] in NULL_METHODS:
         return
     draws = min(spec["permutations"], MOST_SEARCHES)
@@ -146,23 +141,6 @@ def _score(
         n_resamples=spec["resamples"],
     )
     collected.add("truth_counterfactual", specificity, encoded)
-
-
-def _unite(encoded: Encoded, a: Side, b: Side, world: _World, spec: Mapping[str, Any], collected: _Collected) -> None:
-    """Named kinds: the members are compositions of shape, colour and, for some, fill."""
-    objects = world.objects
-    table, null = unite_kinds(
-        a,
-        b,
-        objects[objects["image"].isin(world.rows_a)],
-        objects[objects["image"].isin(world.rows_b)],
-        (world.rows_a.tolist(), world.rows_b.tolist()),
-        kind_compositions(),
-        rng(spec["seed"], "kinds"),
-        KindSpec(n_null=min(spec["permutations"], MOST_GROUPS), n_resamples=spec["resamples"]),
-    )
-    collected.add("kinds", table, encoded)
-    collected.add("kinds_null", null, encoded)
 
 
 def _summarise(collected: _Collected, spec: Mapping[str, Any], n_images: int) -> dict[str, pd.DataFrame]:
