@@ -1,4 +1,4 @@
-"""Rule measure_kinds: dictionaries over the outputs of several backbones, asked whether a latent unites a named kind."""
+"""Rule measure_kinds: dictionaries over outputs, asked whether one latent unites the members of a named kind."""
 
 from collections.abc import Mapping
 from pathlib import Path
