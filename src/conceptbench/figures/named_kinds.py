@@ -107,8 +107,8 @@ def _say(axes: Axes, reason: str, at: float) -> None:
 
 _NOTES = (
     "Dictionaries over the output of the backbone (one embedding an image). United AUROC: the smallest, over the "
-    f"unlike members of a kind, of the AUROC of one latent chosen on split A and scored on split B; bars: {INTERVAL} (images "
-    "resampled).",
+    "unlike members of a kind, of the AUROC of one latent chosen on split A and scored on split B; "
+    f"bars: {INTERVAL} (images resampled).",
     "Random groups: as many unlike compositions without a common name, each with its own best latent. Only a mark "
     "to the right of its grey bar is more than chance grouping.",
 )
