@@ -79,7 +79,7 @@ class WorldSpec:
     @property
     def in_hierarchy(self) -> int:
         """Features that are parents or descendants."""
-        return self.parents * sum(self.children**generation for generation in range(self.depth + 1))
+        return self.parents * sum(int(self.children**generation) for generation in range(self.depth + 1))
 
     @property
     def digest(self) -> str:

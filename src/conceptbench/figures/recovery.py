@@ -24,7 +24,6 @@ from conceptbench.figures.style import (
     require,
     save_empty,
     save_figure,
-    spell,
     tidy,
 )
 
@@ -121,8 +120,8 @@ def _dress(axes: Axes, score: str, rows: pd.DataFrame) -> None:
 
 def _notes() -> list[str]:
     return [
-        "Rows from above: true atoms with codes by pursuit and by a tied linear encoder (ceilings), learnt dictionaries, "
-        "floors. Atoms are matched one to one with signed cosines; chance is what as many random directions reach. Firing "
-        "is matched on split A and scored on split B. Intervals: draws of the world, then seeds and true features, are "
-        "resampled."
+        "Rows from above: true atoms with codes by pursuit and by a tied linear encoder (ceilings), learnt "
+        "dictionaries, floors. Atoms are matched one to one with signed cosines; chance is what as many random "
+        "directions reach. Firing is matched on split A and scored on split B. Intervals: draws of the world, then "
+        "seeds and true features, are resampled."
     ]

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 THRESHOLDS: Final = (0.7, 0.9)
 """Cosines from which on an atom counts as recovered."""
-CHANCE_DRAWS: Final = 5
+CHANCE_DRAWS: Final = 10
 """Random dictionaries of the null; their MCC is a mean over all features and hardly varies."""
 
 

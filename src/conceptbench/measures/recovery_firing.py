@@ -89,7 +89,7 @@ def splitting_scores(a: Side, b: Side) -> Scores:
         best = np.argsort(-f1[feature], kind="stable")[:CANDIDATES]
         chosen = _grow(true_a[feature], fires_a[best])
         size[feature] = len(chosen)
-        score[feature] = _f1_of(true_b[feature], fires_b[best[chosen]].any(axis=0))
+        score[feature] = _f1_of(true_b[feature], np.logical_or.reduce(fires_b[best[chosen]], axis=0))
     return {"set_size": size, "set_f1": score, "splitting": np.where(usable, (size > 1).astype(np.float64), np.nan)}
 
 

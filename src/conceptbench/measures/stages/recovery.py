@@ -89,8 +89,8 @@ def _contenders(draw: _Draw, folder: Path, learnt: Mapping[str, Any]) -> Iterato
             codes_a, codes_b = (dictionary.encode(side.x) for side in (draw.a, draw.b))
             ids = {"dictionary": name, "configured": learnt["configured"][name], "method": options["method"]}
             ids |= {"kind": kind, "width": dictionary.width, "seed": str(seed)}
-            sides = (sparse.csr_array(codes.csr()) for codes in (codes_a, codes_b))
-            yield _Contender(ids, dictionary.directions, *sides, dictionary.decode(codes_b))
+            found_a, found_b = (sparse.csr_array(codes.csr()) for codes in (codes_a, codes_b))
+            yield _Contender(ids, dictionary.directions, found_a, found_b, dictionary.decode(codes_b))
 
 
 def _ceilings(draw: _Draw) -> Iterator[_Contender]:
@@ -101,7 +101,7 @@ def _ceilings(draw: _Draw) -> Iterator[_Contender]:
         for side in (draw.a, draw.b):
             fires = np.diff(side.codes.indptr).astype(np.int64)
             sides.append(pursue(side.x, atoms, fires) if name == TRUE_OMP else project(side.x, atoms, k))
-        ids = {"dictionary": name, "configured": name, "method": name, "kind": "ceiling"}
+        ids: dict[str, Any] = {"dictionary": name, "configured": name, "method": name, "kind": "ceiling"}
         ids |= {"width": len(atoms), "seed": "0"}
         yield _Contender(ids, atoms, sides[0], sides[1], sides[1] @ atoms)
 
@@ -162,8 +162,9 @@ def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
                 found = _pooled(cube[..., at], weights)
                 rows.append({**ids, "world_seed": ALL_SEEDS, "score": score, **found.row()})
         for (world_seed, seed), one in part.groupby(["world_seed", "seed"], sort=False):
-            for score, value in one[scores].mean().dropna().items():
-                single = Estimate(float(value), np.nan, np.nan, int(one[score].notna().sum()), "a single draw and seed")
+            for score in (name for name in scores if one[name].notna().any()):
+                n = int(one[score].notna().sum())
+                single = Estimate(float(one[score].mean()), np.nan, np.nan, n, "a single draw and seed")
                 rows.append({**ids, "world_seed": world_seed, "score": score, **single.row(str(seed))})
     return pd.DataFrame(rows)
 
