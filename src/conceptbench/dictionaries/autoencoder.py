@@ -3,13 +3,15 @@
 Written in plain torch and differentiated automatically: clear rather than fast, and the same on every device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     SCALE_TOKENS,
@@ -18,7 +20,6 @@ from conceptbench.dictionaries.learner import (
     Parameters,
     Setting,
     StepReport,
-    geometric_median,
     learning_rate,
     remove_radial_,
     squared_norm,
@@ -144,12 +145,16 @@ class AutoencoderLearner:
         start_k: int | None,
         reconstruct: Reconstruction = whole,
     ) -> None:
-        """Start with an encoder tied to the atoms, scaled for the k `start_k` (None: all that are positive)."""
+        """Start with an encoder along the atoms, scaled for the k `start_k` (None: all that are positive).
+
+        Atoms may have different lengths; the rows of the encoder start with one, so that no latent is chosen for that.
+        """
         self._spec, self._setting = spec, setting
         self._selection, self._decoder, self._reconstruct = selection, decoder, reconstruct
-        centre = geometric_median(setting.sample)
+        centre = setting.median()
         atoms = decoder.atoms().detach().cpu()
-        encoder = atoms * tied_scale(setting.sample[:SCALE_TOKENS] - centre, atoms, start_k)
+        directions, length = unit_rows(atoms), float(atoms.norm(dim=1).mean())
+        encoder = directions * (tied_scale(setting.sample[:SCALE_TOKENS] - centre, directions, start_k) / length)
         starts = (encoder, encoder.new_zeros(spec.width), centre)
         self._encoder, self._encoder_bias, self._decoder_bias = (
             start.to(setting.device, copy=True).requires_grad_() for start in starts
@@ -185,6 +190,17 @@ class AutoencoderLearner:
         parts = (self._decoder.atoms(), self._encoder, self._encoder_bias, self._decoder_bias)
         rule = self._selection.rule(self._calibration())
         return Parameters(*parts).dictionary(self._setting.normaliser, rule)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        kept = optimiser_state(self._optimiser)
+        return {**kept, "clock": self._clock.state(), "steps": np.array(self._steps)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        restore_optimiser(self._optimiser, state)
+        self._clock.restore(state["clock"])
+        self._steps = int(state["steps"])
 
     def _pre(self, x: Float[Tensor, "token feature"]) -> Float[Tensor, "token latent"]:
         # (x - decoder_bias) encoder' with no gradient of the size of x: the bias passes through a matrix-vector product

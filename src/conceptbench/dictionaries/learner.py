@@ -1,7 +1,8 @@
 """What the training engine asks of a method, and the parts that the trained methods share."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +17,20 @@ from conceptbench.dictionaries.specs import Trained
 MEDIAN_ITERATIONS = 100
 MEDIAN_TOLERANCE = 1e-5
 SCALE_TOKENS = 8192
+Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 TINY = float(torch.finfo(torch.float32).tiny)
+
+
+@dataclass(eq=False)
+class Sample:
+    """The first training tokens, normalised, with what is worked out of them once for all dictionaries."""
+
+    tokens: Float[Tensor, "token feature"]
+
+    @cached_property
+    def median(self) -> Float[Tensor, "feature"]:
+        """The geometric median."""
+        return geometric_median(self.tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +43,14 @@ class Setting:
     generator: torch.Generator
     total_steps: int | None
     device: torch.device
+    shared: Sample | None = None
+    """The sample as all dictionaries of one call share it."""
+    candidates: Precision = "auto"
+    """Precision in which firing latents are proposed on a CPU: it changes the speed, never the result."""
+
+    def median(self) -> Float[Tensor, "feature"]:
+        """Return the geometric median of the sample; a copy."""
+        return (self.shared or Sample(self.sample)).median.clone()
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class Parameters:
         nor an overshooting reconstruction.
         """
         atoms = unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator))
-        centre = geometric_median(setting.sample)
+        centre = setting.median()
         encoder = atoms * tied_scale(setting.sample[:SCALE_TOKENS] - centre, atoms, k)
         return cls(*(tensor.to(setting.device) for tensor in (atoms, encoder, atoms.new_zeros(width), centre)))
 
@@ -97,6 +119,15 @@ class FiringClock:
     def dead_share(self) -> float:
         """Return the share of latents that are dead."""
         return float((self._silent > self._window).float().mean())
+
+    def state(self) -> Int64[np.ndarray, "latent"]:
+        """Return the tokens since each latent fired."""
+        silent: np.ndarray = self._silent.cpu().numpy()
+        return silent
+
+    def restore(self, silent: Int64[np.ndarray, "latent"]) -> None:
+        """Take over such a state."""
+        self._silent.copy_(torch.from_numpy(silent))
 
     def update(self, fired: Bool[Tensor, "latent"], tokens: int) -> None:
         """Account for a batch of `tokens` on which the latents `fired` fired at least once."""

@@ -1,10 +1,13 @@
 """ReLU autoencoder with an L1 penalty, with the losses of PatchSAE (arXiv 2412.05276 and its published code)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     TINY,
@@ -86,6 +89,17 @@ class ReluL1Learner:
         self._clock.update(fires.any(0), len(x))
         fvu = squared_norm(residual) / max(total_variation(x), TINY)
         return StepReport(float(loss.detach()), fvu, float(fires.sum()) / len(x), self._clock.dead_share())
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        kept = optimiser_state(self._optimiser)
+        return {**kept, "clock": self._clock.state(), "steps": np.array(self._steps)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        restore_optimiser(self._optimiser, state)
+        self._clock.restore(state["clock"])
+        self._steps = int(state["steps"])
 
     def finish(self) -> Dictionary:
         """Return the dictionary, which fires where a pre-activation is positive."""

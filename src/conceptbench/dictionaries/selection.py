@@ -120,7 +120,7 @@ def _propose(row, factors, encoder, k, blocks_of, found):  # type: ignore[no-unt
     blocks), its largest absolute bias, scratch (3, blocks). `found`: columns, upper and lower bounds (m each).
     """
     of_rows, of_loss, of_product = factors
-    rows, bias, norms = encoder
+    _, bias, norms = encoder
     block_norms, largest_bias, scratch = blocks_of
     column, upper, lower = found
     top, reach, bound = scratch[0], scratch[1], scratch[2]
@@ -153,7 +153,7 @@ def _propose(row, factors, encoder, k, blocks_of, found):  # type: ignore[no-unt
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy", nogil=True)
 def largest(begin, end, first, tile, tokens, encoder, k, chosen):  # type: ignore[no-untyped-def]
-    """Write the k largest positive pre-activations of the rows begin:end of a tile.
+    """Write the k largest positive pre-activations of the rows begin:end of a tile, latents ascending.
 
     `first`: the token of row 0; `tile` (n, m). `tokens`: centred (B, d), factors (2, B), factor of the product.
     `encoder`: rows (m, d), bias (m), norms (2, m), their largest per block (2, blocks). `chosen`: counts (B), latents
@@ -180,7 +180,8 @@ def largest(begin, end, first, tile, tokens, encoder, k, chosen):  # type: ignor
             _partition(exact, column, kept, k)
             kept = k
         counts[t] = kept
-        latents[t, :kept], values[t, :kept] = column[:kept], exact[:kept]
+        for i, place in enumerate(np.argsort(column[:kept])):
+            latents[t, i], values[t, i] = column[place], exact[place]
 
 
 @njit(cache=True, parallel=True)

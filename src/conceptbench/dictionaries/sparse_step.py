@@ -8,7 +8,7 @@ tokens is taken before the product.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -122,17 +122,22 @@ class SparseAdam:
         self._move_centre(to_centre.numpy(), rates)
 
     def moments(self) -> dict[str, Float32[np.ndarray, "..."]]:
-        """Return the first and second moments, by tensor; views, so that assigning to them restores a state."""
+        """Return the first and second moments, by tensor."""
         return self._moments
 
-    @property
-    def steps(self) -> int:
-        """Steps taken."""
-        return self._steps
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the autoencoder, the moments and the number of steps, by name; see `checkpoint.Resumable`."""
+        tensors = {name: getattr(self.parameters, name).numpy() for name in self._moments}
+        moments = {f"{name}.moments": array for name, array in self._moments.items()}
+        return {**tensors, **moments, "adam.steps": np.array(self._steps)}
 
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._steps = steps
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state, in place."""
+        for name, moments in self._moments.items():
+            getattr(self.parameters, name).numpy()[:] = state[name]
+            moments[:] = state[f"{name}.moments"]
+        self._steps = int(state["adam.steps"])
+        self._candidates.refresh()
 
     def _sorted(self, terms: Sequence[Explained]) -> tuple[np.ndarray, ...]:
         """Return start, input row, residual row, weighted value and value gradient by latent, and their bias sums."""

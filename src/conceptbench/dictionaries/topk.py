@@ -1,10 +1,14 @@
 """TopK autoencoder with AuxK: the losses in plain torch, and the learner that takes the fused step on a CPU."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     TINY,
@@ -74,6 +78,14 @@ class TorchTopK:
         self._apply(lr)
         return outcome
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        return optimiser_state(self._optimiser)
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        restore_optimiser(self._optimiser, state)
+
     @torch.no_grad()
     def _apply(self, lr: float) -> None:
         atoms = self.parameters.atoms
@@ -90,8 +102,9 @@ class TopKLearner:
     def __init__(self, spec: TopK, setting: Setting) -> None:
         """Start from random atoms."""
         self._spec, self._setting = spec, setting
-        engine = FusedTopK if setting.device.type == "cpu" else TorchTopK
-        self._engine: FusedTopK | TorchTopK = engine(Parameters.start(spec.width, spec.k, setting), spec)
+        parameters = Parameters.start(spec.width, spec.k, setting)
+        fused = setting.device.type == "cpu"
+        self._engine = FusedTopK(parameters, spec, setting.candidates) if fused else TorchTopK(parameters, spec)
         self._clock = FiringClock(spec.width, spec.dead_tokens, setting.device)
         self._steps = 0
 
@@ -102,6 +115,16 @@ class TopKLearner:
         self._clock.update(outcome.fired, len(x))
         self._steps += 1
         return StepReport(outcome.loss, outcome.fvu, outcome.firings / len(x), self._clock.dead_share())
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        return {**self._engine.state(), "clock": self._clock.state(), "steps": np.array(self._steps)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self._engine.restore(state)
+        self._clock.restore(state["clock"])
+        self._steps = int(state["steps"])
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the k largest are kept at encoding too."""

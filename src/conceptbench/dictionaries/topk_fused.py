@@ -1,6 +1,7 @@
 """The TopK step on a CPU: exact gradients, and nothing of size tokens x width is kept."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from conceptbench.dictionaries.candidates import TILE_VALUES, Candidates, Precision
-from conceptbench.dictionaries.learner import TINY, Parameters
+from conceptbench.dictionaries.candidates import TILE_VALUES, Candidates
+from conceptbench.dictionaries.learner import TINY, Parameters, Precision
 from conceptbench.dictionaries.sparse_step import Centred, Explained, SparseAdam, explain
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.support import Support
@@ -54,6 +55,14 @@ class FusedTopK:
         if math.isfinite(loss):
             self.adam.update(centred.rows, terms, lr)
         return outcome
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        return self.adam.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self.adam.restore(state)
 
     def _auxiliary(
         self, centred: Float32[np.ndarray, "token feature"], residual: Float32[np.ndarray, "token feature"],

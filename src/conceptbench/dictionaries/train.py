@@ -1,24 +1,29 @@
 """Learning dictionaries: one pass over the tokens feeds every method, seed and width that was asked for."""
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import Tensor
 from tqdm import tqdm
 
+from conceptbench.dictionaries.checkpoint import (
+    CheckpointPolicy,
+    Progress,
+    Resumable,
+    identify,
+    load_checkpoint,
+    save_checkpoint,
+)
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.evaluate import evaluate
-from conceptbench.dictionaries.learner import Learner, Setting, StepReport
+from conceptbench.dictionaries.learner import Precision, Sample, Setting
 from conceptbench.dictionaries.methods import learner_of
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.specs import DictionarySpec, Trained, describe
+from conceptbench.dictionaries.trainer import Lockstep, Trainer, lockstep
 from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import torch_seed
 
@@ -29,52 +34,6 @@ SAMPLE_TOKENS: Final = 65_536
 """Tokens taken from the start of the first epoch for normalisers and initial values; they are trained on as well."""
 EVALUATION_BATCH: Final = 8_192
 PROGRESS_SECONDS: Final = 0.5
-
-
-@dataclass(eq=False)
-class _Trainer:
-    """One dictionary in training: collects tokens until its batch is full, and keeps its own account."""
-
-    spec: DictionarySpec
-    seed: int
-    learner: Learner
-    normaliser: Normaliser
-    device: torch.device
-    pending: list[np.ndarray] = field(default_factory=list)
-    waiting: int = 0
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    report: StepReport | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.spec.name}, seed {self.seed}"
-
-    def feed(self, tokens: np.ndarray) -> None:
-        """Take tokens in, and take as many steps as there are full batches."""
-        self.pending.append(tokens)
-        self.waiting += len(tokens)
-        size = self.spec.batch_size
-        if self.waiting < size:
-            return
-        joined = np.concatenate(self.pending)
-        full = len(joined) // size * size
-        self.pending, self.waiting = [joined[full:]], len(joined) - full
-        for start in range(0, full, size):
-            self._step(joined[start : start + size])
-
-    def _step(self, batch: np.ndarray) -> None:
-        began = time.perf_counter()
-        self.report = self.learner.step(torch.from_numpy(self.normaliser.apply(batch)).to(self.device))
-        self.seconds += time.perf_counter() - began
-        self.steps += 1
-        self.tokens += len(batch)
-        if self.report is not None and not math.isfinite(self.report.loss):
-            raise ConceptBenchError(
-                f"The loss of dictionary '{self.spec.name}' (seed {self.seed}) is {self.report.loss} "
-                f"at step {self.steps}; lower its learning rate in the configuration."
-            )
 
 
 def learn(
@@ -89,11 +48,14 @@ def learn(
     device: str = "cpu",
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    checkpoint: CheckpointPolicy | None = None,
+    candidates: Precision = "auto",
 ) -> Dictionary:
     """Learn one dictionary; see `learn_many`."""
     learnt = learn_many(
         [spec], batches, d=d, seeds=[seed], held_out=held_out, tokens_per_epoch=tokens_per_epoch,
         experiment_seed=experiment_seed, device=device, progress=progress, provenance=provenance,
+        checkpoint=checkpoint, candidates=candidates,
     )  # fmt: skip
     return learnt[spec.name, seed]
 
@@ -110,10 +72,12 @@ def learn_many(
     device: str = "cpu",
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    checkpoint: CheckpointPolicy | None = None,
+    candidates: Precision = "auto",
 ) -> dict[tuple[str, int], Dictionary]:
     """Learn every specification with every seed on one pass over the tokens per epoch.
 
-    This function writes no file; saving is left to the caller.
+    Saving the dictionaries is left to the caller; only checkpoints are written here, when they are asked for.
 
     Args:
         specs: what to learn; names are unique.
@@ -128,59 +92,154 @@ def learn_many(
         device: `cpu`, or a torch device for the trained methods.
         progress: show tokens/s, FVU, L0 and dead share.
         provenance: kept in the card under `data`, for instance the digest of the activation store.
+        checkpoint: where checkpoints are written, and looked for at the start. Training goes on from them bit for bit
+            (`batches` must give the same tokens again); methods without a state are trained again from the first token.
+        candidates: precision in which firing latents are proposed on a CPU; it changes the speed, never the result.
 
     Returns:
         The dictionaries by (name, seed), with metrics on the held-out tokens in their cards.
 
     Raises:
         ConceptBenchError: for tokens of a wrong width, with NaN or too few for one batch; for a loss that is not
-            finite (dictionary and step are named).
+            finite (dictionary and step are named); for a checkpoint of something else.
     """
     _check_request(specs, held_out, d, tokens_per_epoch)
     first = iter(batches(0))
     head, sample = _take_sample(first, d)
     jobs = [(s, seed) for s in specs for seed in (seeds[s.name] if isinstance(seeds, Mapping) else seeds)]
-    target = torch.device(device)
-    shared = _Shared(sample, target, tokens_per_epoch, experiment_seed)
-    trainers = [_start(spec, seed, shared) for spec, seed in jobs]
-    epochs = max(spec.epochs for spec in specs)
-    total = tokens_per_epoch * epochs if tokens_per_epoch else None
+    start = _Start(sample, torch.device(device), tokens_per_epoch, experiment_seed, candidates)
+    trainers = [start.trainer(spec, seed) for spec, seed in jobs]
+    book = _Book(checkpoint, start, provenance or {}) if checkpoint else None
+    lengths = list(book.resume(trainers)) if book else []
+    groups = lockstep(trainers, [start.normaliser(trainer.spec) for trainer in trainers], start.device)
+    _read(groups, lambda epoch: chain(head, first) if epoch == 0 else batches(epoch), start, lengths, book, progress)
+    waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
+    learnt = {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
+    if book:
+        book.close(trainers)
+    return learnt
+
+
+def _read(
+    groups: Sequence[Lockstep], batches: Batches, start: "_Start", lengths: list[int], book: "_Book | None",
+    progress: bool,
+) -> None:  # fmt: skip
+    """Feed all epochs to the groups; those of known length that all have behind them are not read."""
+    epochs = max(group.epochs for group in groups)
+    total = start.tokens_per_epoch * epochs if start.tokens_per_epoch else None
     with tqdm(total=total, unit="token", unit_scale=True, disable=not progress, mininterval=PROGRESS_SECONDS) as bar:
         for epoch in range(epochs):
-            stream = chain(head, first) if epoch == 0 else batches(epoch)
-            head = []
-            active = [trainer for trainer in trainers if epoch < trainer.spec.epochs]
-            for index, tokens in enumerate(stream):
-                checked = _check_tokens(tokens, d, f"training chunk {index} of epoch {epoch}")
-                for trainer in active:
-                    trainer.feed(checked)
-                _show(bar, active[index % len(active)], len(checked))
-    return {(t.spec.name, t.seed): _finish(t, held_out, provenance, device) for t in trainers}
+            active = [group for group in groups if epoch < group.epochs]
+            if epoch < len(lengths) and all(group.to_skip >= lengths[epoch] for group in active):
+                for group in active:
+                    group.to_skip -= lengths[epoch]
+                bar.update(lengths[epoch])
+                continue
+            seen = 0
+            for index, tokens in enumerate(batches(epoch)):
+                checked = _check_tokens(tokens, start.d, f"training chunk {index} of epoch {epoch}")
+                for group in active:
+                    group.feed(checked)
+                seen += len(checked)
+                if book:
+                    book.note(len(checked), groups, tuple(lengths[:epoch]))
+                _show(bar, active[index % len(active)], index // len(active), len(checked))
+            lengths[epoch:] = [seen]
 
 
-@dataclass(frozen=True, eq=False)
-class _Shared:
+class _Start:
     """What all dictionaries of one call start from."""
 
-    sample: Float32[np.ndarray, "token feature"]
-    device: torch.device
-    tokens_per_epoch: int | None
-    experiment_seed: int
+    def __init__(
+        self,
+        sample: Float32[np.ndarray, "token feature"],
+        device: torch.device,
+        tokens_per_epoch: int | None,
+        experiment_seed: int,
+        candidates: Precision,
+    ) -> None:
+        """Keep the first training tokens."""
+        self.sample, self.device, self.experiment_seed = sample, device, experiment_seed
+        self.tokens_per_epoch, self._candidates = tokens_per_epoch, candidates
+        self._samples: dict[bool, tuple[Normaliser, Sample]] = {}
+
+    @property
+    def d(self) -> int:
+        """Features of a token."""
+        return int(self.sample.shape[1])
+
+    def normaliser(self, spec: DictionarySpec) -> Normaliser:
+        """Return the normaliser of a specification; there are two, each made once."""
+        return self._of(spec.normalise)[0]
+
+    def trainer(self, spec: DictionarySpec, seed: int) -> Trainer:
+        """Return a dictionary at the start of its training."""
+        total = self.tokens_per_epoch * spec.epochs // spec.batch_size if self.tokens_per_epoch else None
+        generator = torch.Generator().manual_seed(torch_seed(self.experiment_seed, "dictionary", spec.name, seed))
+        normaliser, sample = self._of(spec.normalise)
+        setting = Setting(sample.tokens, normaliser, generator, total, self.device, sample, self._candidates)
+        return Trainer(spec, seed, learner_of(spec, setting), generator)
+
+    def identity(self, trainer: Trainer, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a checkpoint of the trainer is of."""
+        return identify(
+            describe(trainer.spec), trainer.seed, self.sample, experiment_seed=self.experiment_seed,
+            tokens_per_epoch=self.tokens_per_epoch, data=dict(provenance), device=self.device.type,
+        )  # fmt: skip
+
+    def _of(self, normalise: bool) -> tuple[Normaliser, Sample]:
+        if normalise not in self._samples:
+            normaliser = Normaliser.fit(self.sample) if normalise else Normaliser.identity(self.d)
+            self._samples[normalise] = normaliser, Sample(torch.from_numpy(normaliser.apply(self.sample)))
+        return self._samples[normalise]
 
 
-def _start(spec: DictionarySpec, seed: int, shared: _Shared) -> _Trainer:
-    normaliser = Normaliser.fit(shared.sample) if spec.normalise else Normaliser.identity(shared.sample.shape[1])
-    total = shared.tokens_per_epoch * spec.epochs // spec.batch_size if shared.tokens_per_epoch else None
-    generator = torch.Generator().manual_seed(torch_seed(shared.experiment_seed, "dictionary", spec.name, seed))
-    sample: Tensor = torch.from_numpy(normaliser.apply(shared.sample))
-    setting = Setting(sample, normaliser, generator, total, shared.device)
-    return _Trainer(spec, seed, learner_of(spec, setting), normaliser, shared.device)
+class _Book:
+    """Keeps the checkpoints of one call."""
+
+    def __init__(self, policy: CheckpointPolicy, start: _Start, provenance: Mapping[str, Any]) -> None:
+        """Write nothing yet."""
+        self._policy, self._start, self._provenance = policy, start, provenance
+        self._since = 0
+
+    def resume(self, trainers: Sequence[Trainer]) -> tuple[int, ...]:
+        """Bring the trainers to where their checkpoints are; return the lengths of the epochs known from them."""
+        known: tuple[int, ...] = ()
+        for trainer in trainers:
+            if isinstance(trainer.learner, Resumable):
+                path, identity = self._policy.path(trainer.spec.name, trainer.seed), self._identity(trainer)
+                if progress := load_checkpoint(path, identity, trainer.learner, trainer.generator):
+                    trainer.resume(progress)
+                    known = max(known, progress.epochs, key=len)
+        return known
+
+    def note(self, tokens: int, groups: Sequence[Lockstep], epochs: tuple[int, ...]) -> None:
+        """Count tokens of the stream, and write checkpoints when it is time."""
+        self._since += tokens
+        if self._since < self._policy.every_tokens:
+            return
+        self._since = 0
+        for trainer in (trainer for group in groups for trainer in group.trainers):
+            if trainer.steps and isinstance(trainer.learner, Resumable):
+                progress = Progress(trainer.steps, trainer.tokens, trainer.seconds, epochs)
+                path = self._policy.path(trainer.spec.name, trainer.seed)
+                save_checkpoint(path, self._identity(trainer), progress, trainer.learner, trainer.generator)
+
+    def close(self, trainers: Sequence[Trainer]) -> None:
+        """Remove the checkpoints: everything is learnt."""
+        for trainer in trainers:
+            self._policy.path(trainer.spec.name, trainer.seed).unlink(missing_ok=True)
+
+    def _identity(self, trainer: Trainer) -> dict[str, Any]:
+        return self._start.identity(trainer, self._provenance)
 
 
-def _finish(trainer: _Trainer, held_out: np.ndarray, provenance: Mapping[str, Any] | None, device: str) -> Dictionary:
+def _finish(
+    trainer: Trainer, waiting: int, held_out: np.ndarray, provenance: Mapping[str, Any] | None, device: str
+) -> Dictionary:
     if not trainer.steps:
         raise ConceptBenchError(
-            f"Dictionary '{trainer.spec.name}' got {trainer.waiting} tokens, fewer than one batch of "
+            f"Dictionary '{trainer.spec.name}' got {waiting} tokens, fewer than one batch of "
             f"{trainer.spec.batch_size}; lower batch_size or record more images."
         )
     dictionary = trainer.learner.finish()
@@ -231,7 +290,8 @@ def _take_sample(stream: Iterator[np.ndarray], d: int) -> tuple[list[np.ndarray]
     return head, np.concatenate(head)[:SAMPLE_TOKENS]
 
 
-def _show(bar: "tqdm[Any]", trainer: _Trainer, tokens: int) -> None:
+def _show(bar: "tqdm[Any]", group: Lockstep, turn: int, tokens: int) -> None:
+    trainer = group.trainers[turn % len(group.trainers)]
     if (report := trainer.report) is not None:
         text = f"{trainer.label}: FVU {report.fvu:.3f}, L0 {report.l0:.1f}, dead {report.dead_share:.1%}"
         bar.set_postfix_str(text, refresh=False)

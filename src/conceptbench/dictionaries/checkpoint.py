@@ -1,0 +1,158 @@
+"""Checkpoints of training: one file a dictionary, complete or absent, from which training goes on bit for bit.
+
+A file holds every tensor that a step changes, the state of the random generator, and how far it had come in the stream
+of tokens. It also says of what it is a checkpoint; another specification, seed, shape or stream of tokens is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import atomic_write
+
+FORMAT: Final = "conceptbench-checkpoint-1"
+_GENERATOR: Final = "generator"
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Where checkpoints are kept, and how often they are written. They are removed when all is learnt."""
+
+    folder: Path
+    """One folder for one call of `learn_many`; files are named by dictionary and seed."""
+    every_tokens: int = 5_000_000
+    """Tokens of the stream between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that is none."""
+        if self.every_tokens < 1:
+            raise ConceptBenchError(f"every_tokens of a checkpoint is {self.every_tokens}; it must be at least 1.")
+
+    def path(self, name: str, seed: int) -> Path:
+        """Return the file of a dictionary."""
+        return Path(self.folder) / f"{name}.seed{seed}.safetensors"
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A learner that can be stopped and continued; one that cannot is trained again from the first token."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed, by name; the arrays may be views."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over a state, after a start from the same specification, sample and generator."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a dictionary has come."""
+
+    steps: int
+    tokens: int
+    """Tokens of the stream, epoch after epoch, that its steps have used."""
+    seconds: float
+    epochs: tuple[int, ...]
+    """Tokens of the epochs that were read to their end."""
+
+
+def identify(
+    spec: Mapping[str, Any], seed: int, sample: Float32[np.ndarray, "token feature"], **others: Any
+) -> dict[str, Any]:
+    """Return what a checkpoint is of; the digest of the first tokens stands for the stream, and so for the backbone."""
+    tokens = hashlib.sha256(np.ascontiguousarray(sample).tobytes()).hexdigest()
+    whole = {"specification": dict(spec), "seed": seed, "features": sample.shape[1], "tokens": tokens, **others}
+    plain: dict[str, Any] = json.loads(json.dumps(whole))
+    return plain
+
+
+def save_checkpoint(
+    path: Path, identity: Mapping[str, Any], progress: Progress, learner: Resumable, generator: torch.Generator
+) -> None:
+    """Write a checkpoint in place of an older one.
+
+    Raises:
+        ConceptBenchError: when the disk refuses; the older file is then untouched.
+    """
+    tensors = {name: np.asarray(array, order="C") for name, array in learner.state().items()}
+    tensors[_GENERATOR] = generator.get_state().numpy()
+    header = {"format": FORMAT, "identity": json.dumps(identity), "progress": json.dumps(vars(progress))}
+    with atomic_write(path) as partial:
+        save_file(tensors, partial, metadata=header)
+
+
+def load_checkpoint(
+    path: Path, identity: Mapping[str, Any], learner: Resumable, generator: torch.Generator
+) -> Progress | None:
+    """Bring learner and generator to where the checkpoint was written; None when there is no file.
+
+    Raises:
+        ConceptBenchError: when the file is damaged, or a checkpoint of something else; nothing is changed then.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ConceptBenchError(f"Checkpoint {path} is not readable ({error}); delete it to start anew.") from error
+    if header.get("format") != FORMAT:
+        raise ConceptBenchError(f"{path} is not a {FORMAT} file; delete it to start anew.")
+    _refuse_another(path, json.loads(header["identity"]), identity)
+    state = tensors.keys() - {_GENERATOR}
+    expected = {name: array.shape for name, array in learner.state().items()}
+    if {name: tensors[name].shape for name in state} != expected:
+        raise ConceptBenchError(f"Checkpoint {path} holds tensors of another shape; delete it to start anew.")
+    learner.restore({name: tensors[name] for name in state})
+    generator.set_state(torch.from_numpy(tensors[_GENERATOR]))
+    progress = json.loads(header["progress"])
+    return Progress(**(progress | {"epochs": tuple(progress["epochs"])}))
+
+
+def _refuse_another(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if stored.get(name) == value:
+            continue
+        what = f"another {name}" if name != "tokens" else "other tokens (another backbone, block or data set)"
+        if isinstance(value, dict) and isinstance(stored.get(name), dict):
+            options = [key for key in value if stored[name].get(key) != value[key]]
+            what += f" (it differs in {', '.join(options)})"
+        raise ConceptBenchError(f"Checkpoint {path} is of {what}; delete it, or keep checkpoints in another folder.")
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Return the parameters of a torch optimiser with what it remembers of each, as a learner's `state` does."""
+    found: dict[str, np.ndarray] = {}
+    for i, parameter in enumerate(_parameters(optimiser)):
+        found[f"parameter{i}"] = parameter.detach().cpu().numpy()
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            kept = optimiser.state.get(parameter, {}).get(name)
+            shape = () if name == "step" else parameter.shape
+            found[f"{name}{i}"] = np.zeros(shape, np.float32) if kept is None else kept.detach().cpu().numpy()
+    return found
+
+
+@torch.no_grad()
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, np.ndarray]) -> None:
+    """Write what `optimiser_state` returned back into the same parameters and the optimiser's memory of them."""
+    for i, parameter in enumerate(_parameters(optimiser)):
+        parameter.copy_(torch.from_numpy(state[f"parameter{i}"]))
+        memory = optimiser.state[parameter]
+        memory["step"] = torch.from_numpy(state[f"step{i}"]).clone()
+        for name in ("exp_avg", "exp_avg_sq"):
+            memory[name] = torch.from_numpy(state[f"{name}{i}"]).to(parameter.device, copy=True)
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
