@@ -4,8 +4,6 @@ from pathlib import Path
 
 from _job import data_root, job
 
-from conceptbench.activations import ActivationStore
-from conceptbench.data import open_dataset
 from conceptbench.measures.stages.stability import measure_stability
 from conceptbench.tables import write_table
 
@@ -16,6 +14,9 @@ with job(snakemake) as spec:
     codes = {Path(path).parent.parent.name: Path(path).parent for path in snakemake.input.codes}
     stores = {}
     if spec["halves"]:
+        from conceptbench.activations import ActivationStore
+        from conceptbench.data import open_dataset
+
         dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
         rows = dataset.sample("val", HELD_OUT_IMAGES, spec["seed"])
         folders = [Path(path).parent for path in snakemake.input.activations]

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.figures.dictionary_rows import family_looks
-from conceptbench.figures.pareto import draw_pareto
+from conceptbench.figures.pareto import draw_pareto, spread
 from conceptbench.measures.pareto import measure_pareto
 
 METHODS = {"topk": "topk", "topk-32": "topk", "relu": "relu-l1", "bad": "jump-relu", "pca": "pca"}
@@ -66,6 +68,18 @@ def test_unknown_dictionaries_are_refused() -> None:
 def test_methods_look_different() -> None:
     looks = family_looks([f"method-{at}" for at in range(40)] + ["random", "pca", "raw", "frozen"])
     assert len({(key.colour, key.marker) for key in looks.values()}) == 44
+
+
+@settings(max_examples=50, deadline=None)
+@given(heights=st.lists(st.floats(0.05, 0.95), min_size=1, max_size=12))
+def test_names_are_pushed_apart_in_their_order(heights: list[float]) -> None:
+    values = np.array(heights)
+    found = spread(values, 0.04)
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(found[order]) > 0.04 - 0.005).all()
+    assert found.min() >= 0.02 - 1e-9
+    if (np.diff(values[order]) >= 0.04).all():
+        assert found == pytest.approx(values)
 
 
 def test_figure_takes_a_dozen_methods(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
 
 from conceptbench.figures.dictionary_rows import NULLS, at_hook, family_looks, hooks
 from conceptbench.figures.style import (
@@ -31,7 +32,9 @@ COLUMNS: Final = (
 )
 INSET_COLUMNS: Final = 3
 LABEL_GAP: Final = 0.042
-"""Smallest vertical distance of two labels, as a share of the axes' height."""
+"""Smallest vertical distance of two names, as a share of the axes' height."""
+NAME_WIDTH: Final = 0.16
+"""Width of a name, as a share of that of the axes."""
 
 
 @figure_look()
@@ -45,7 +48,7 @@ def draw_pareto(
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw FVU against L0 (log axis) with names at the marks, the signal recovered beside it, other hook points below.
+    """Draw FVU against L0 (log axes) with names at the marks, the signal recovered beside it, other hook points below.
 
     Args:
         pareto: table `pareto`. stem: path without suffix. backbone, block: the hook point shown large.
@@ -74,7 +77,7 @@ def draw_pareto(
     left, right = parts[0, 0].subplots(1, 2, width_ratios=[1.75, 1.0])
     _errors(left, main, looks, names=True)
     left.set_title(place(*places[0]))
-    left.set_ylabel("FVU on held-out tokens")
+    left.set_ylabel("FVU on held-out tokens (log axis)")
     _signals(right, main, looks)
     if below:
         grid = parts[1, 0].subplots(below, INSET_COLUMNS, squeeze=False, sharey=True)
@@ -117,11 +120,12 @@ def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, na
                 axes.plot(ends, [float(row["fvu"]["estimate"])] * 2, color=look.colour, lw=1.2, zorder=3)
     axes.set_xscale("log")
     axes.margins(x=0.24 if names else 0.12, y=0.1)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_locator(LogLocator(base=2, subs=()))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
     axes.set_xlabel("L0: latents that fire on a token (log axis)" if names else "L0 (log axis)")
     axes.grid(visible=True)
     if names:
@@ -129,24 +133,51 @@ def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, na
 
 
 def _name_points(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
-    """Names right of the marks, pushed apart where they would overlap, with a thin line to the mark."""
-    low, high = axes.get_ylim()
-    gap, left, right = LABEL_GAP * (high - low), *np.log(axes.get_xlim())
-    points = sorted(rows, key=lambda row: float(row["fvu"]["estimate"]))
-    taken: list[tuple[float, float]] = []
-    for row in points:
-        x, y = float(row["l0"]["estimate"]), float(row["fvu"]["estimate"])
-        end = max(x, float(np.nan_to_num(row["l0"]["high"])))
-        across = (np.log(x) - left) / (right - left)
-        at = y
-        while any(abs(at - other) < gap and abs(across - there) < 0.3 for other, there in taken):
-            at += gap / 4
-        taken.append((at, across))
+    """Names right of the marks, those of neighbouring marks pushed apart, with a thin line to the mark."""
+    marks = [(max(float(row["l0"]["estimate"]), _high(row)), float(row["fvu"]["estimate"])) for row in rows]
+    across, height = axes.transAxes.inverted().transform(axes.transData.transform(marks)).T
+    at = np.empty(len(rows))
+    for group in _neighbours(across):
+        at[group] = spread(height[group], LABEL_GAP)
+    for row, mark_at, x, y in zip(rows, marks, across, at, strict=True):
         axes.annotate(
-            row["name"], (x, y), (float(np.exp(np.log(end) + 0.022 * (right - left))), at), fontsize=8, va="center",
+            row["name"], mark_at, (float(x) + 0.03, float(y)), textcoords=axes.transAxes, fontsize=8, va="center",
             color=looks[row["family"]].colour, zorder=6,
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#B0B0B0", "shrinkA": 0, "shrinkB": 3},
         )  # fmt: skip
+
+
+def _high(row: dict[str, Any]) -> float:
+    """Upper end of the interval of L0; 0 without one."""
+    return float(np.nan_to_num(row["l0"]["high"]))
+
+
+def _neighbours(across: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Marks whose names would share a column: those within a name's width of the leftmost of their group."""
+    order, groups = np.argsort(across, kind="stable"), list[list[int]]()
+    for index in order:
+        if groups and across[index] - across[groups[-1][0]] < NAME_WIDTH:
+            groups[-1].append(int(index))
+        else:
+            groups.append([int(index)])
+    return [np.array(group, dtype=np.int64) for group in groups]
+
+
+def spread(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Heights in the same order, at least `gap` apart; those that are already apart are left where they are."""
+    order = np.argsort(heights, kind="stable")
+    out = heights[order].astype(np.float64)
+    for _ in range(len(out) * 20):
+        overlap = gap - np.diff(out)
+        if not (overlap > 1e-4).any():
+            break
+        push = np.where(overlap > 0, overlap / 2, 0.0)
+        out[:-1] -= push
+        out[1:] += push
+        out = np.maximum(out, gap / 2 + gap * np.arange(len(out)))
+    result = np.empty_like(out)
+    result[order] = out
+    return result
 
 
 def _signals(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:

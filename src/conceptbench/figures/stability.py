@@ -18,6 +18,7 @@ from conceptbench.figures.style import (
     figure_look,
     mark,
     new_sheet,
+    place,
     require,
     save_empty,
     save_figure,
@@ -65,8 +66,9 @@ def draw_stability(
     shown, cut = rows_shown(table, backbone, block)
     names = list(shown[["backbone", "block", "dictionary"]].drop_duplicates().itertuples(index=False, name=None))
     shades = [Key(label, shade, "o", "none") for label, shade in zip(QUARTERS, SHADES, strict=True)]
+    longest = max(len(place(*name)) for name in names)
     sheet = new_sheet(
-        title, width=10.4, height=0.75 + 0.3 * len(names), notes=[*_notes(shown), cut],
+        title, width=9.0 + 0.055 * longest, height=0.75 + 0.3 * len(names), notes=[*_notes(shown), cut],
         keys=[MEAN, ENERGY, RANDOM, SHUFFLED, DECODER, BOTH, *shades],
     )  # fmt: skip
     cosine, share, strata = sheet.body.subplots(1, 3, sharey=True)

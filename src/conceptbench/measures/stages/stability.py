@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 
-from conceptbench.activations import ActivationStore
 from conceptbench.dictionaries import Codes, load_dictionary
 from conceptbench.inference import Estimate
 from conceptbench.measures.intervals import Bounds, pair_interval
@@ -23,10 +22,17 @@ COLUMNS: Final = (
 )
 
 
+class Tokens(Protocol):
+    """What is needed of an activation store, so that reading codes alone does not load its libraries."""
+
+    def iterate(self, block: int, rows: Any = None, batch_images: int = 256) -> Iterator[tuple[Any, Any]]:
+        """Yield (rows, activations [image, token, feature])."""
+
+
 def measure_stability(
     dictionaries: Mapping[str, Path],
     codes: Mapping[str, Path],
-    stores: Mapping[str, tuple[ActivationStore, np.ndarray]],
+    stores: Mapping[str, tuple[Tokens, np.ndarray]],
     spec: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Table ``stability`` (docs/method.md): every statistic of every pair of runs, and of all pairs together.
@@ -65,9 +71,7 @@ def _seeds(learnt: Path, codes: Path, place: Path, seeds: list[int]) -> Iterator
         yield str(seed), live_latents(dictionary, Codes.load(codes / folder / "codes.safetensors", dictionary.digest))
 
 
-def _halves(
-    learnt: Path, store: ActivationStore, rows: np.ndarray, block: int, name: str
-) -> Iterator[tuple[str, LiveLatents]]:
+def _halves(learnt: Path, store: Tokens, rows: np.ndarray, block: int, name: str) -> Iterator[tuple[str, LiveLatents]]:
     for half in ("half0", "half1"):
         dictionary = load_dictionary(learnt / f"block{block}" / name / half)
         parts = [dictionary.encode(tokens) for _, tokens in store.iterate(block, rows, BATCH)]
