@@ -74,11 +74,8 @@ def training(results: Results, images: Path) -> list[str]:
         floors = next((row for row in shown if row.get("floor_seconds")), None)
         if floors is not None:
             parts.append(floor_line(floors))
-    own = sorted({row["note"] for row in rows if row["note"] and row["tokens_per_s"]})
-    notes = "; ".join(
-        f"{name}: {note}" for name, note in sorted({(r["toolkit"], r["note"]) for r in rows if r["note"] in own})
-    )
-    return [*parts, f"Settings. {notes}." if notes else ""]
+    notes = sorted({(toolkit(row), row["note"]) for row in rows if row["note"] and row["tokens_per_s"] is not None})
+    return [*parts, "\n".join(f"* {name}: {note}" for name, note in notes)]
 
 
 def floor_line(row: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ TOOLKITS: Final = (
     ),
     Toolkit(
         "sparsify", "bf16", by_root_of_width(5e-3), "train_sparsify.py", "eai-sparsify", "sparsify",
-        "its trainer inside a bf16 autocast for the CPU, which it does not offer itself",
+        "its forward pass in bf16 autocast for the CPU, as it has it for CUDA; it does not offer that itself",
     ),
     Toolkit(
         "overcomplete", "as shipped", constant(5e-4), "train_overcomplete.py", "overcomplete", "overcomplete",
@@ -88,6 +88,9 @@ TOOLKITS: Final = (
         "dictionary-learning", "dictionary_learning", "autocast is switched off on a CPU by itself",
     ),
     Toolkit("sae_lens", "as shipped", constant(3e-4), "train_sae_lens.py", "sae-lens", "sae_lens"),
+    Toolkit(
+        "sae_lens", "bf16", constant(3e-4), "train_sae_lens.py", "sae-lens", "sae_lens", "its option autocast=True"
+    ),
 )  # fmt: skip
 
 
@@ -267,14 +270,18 @@ def tune(group: Group, only: Sequence[str] | None) -> None:
         tried = climb(lambda multiple, toolkit=toolkit: tuning_fvu(group, toolkit, multiple))
         known = read_json(RATES) if RATES.is_file() else {"multiples": {}, "fvu": {}}
         known["multiples"][toolkit.name] = min(tried, key=lambda multiple: tried[multiple])
-        known["fvu"][toolkit.name] = {f"{multiple:.3g}": round(fvu, 4) for multiple, fvu in sorted(tried.items())}
+        known["fvu"][toolkit.name] = {
+            f"{multiple:.3g}": round(fvu, 4) if np.isfinite(fvu) else None for multiple, fvu in sorted(tried.items())
+        }
         write_json({**known, "tuned_at": asdict(group), "factor": TUNING_FACTOR}, RATES)
 
 
 def tuning_fvu(group: Group, toolkit: Toolkit, multiple: float) -> float:
-    """Return the FVU at a multiple of the toolkit's own learning rate; infinity where training diverged or failed."""
+    """Return the FVU at a multiple of the toolkit's own learning rate; infinity where training diverged."""
     result = run(group, [toolkit], {toolkit.label: multiple * toolkit.default_rate(group.width)})[toolkit.label]
-    return result["fvu"] if "failed" not in result and np.isfinite(result["fvu"]) else float("inf")
+    if "failed" in result and multiple == 1:
+        raise ConceptBenchError(f"{toolkit.label} cannot be tuned: {result['failed']}.")
+    return float("inf") if "failed" in result or not np.isfinite(result["fvu"]) else float(result["fvu"])
 
 
 def climb(fvu: Callable[[float], float]) -> dict[float, float]:

@@ -78,6 +78,14 @@ def peak_rss_mib() -> float:
     raise OSError("no VmHWM in /proc/self/status; the memory of a benchmark is measured on Linux only")
 
 
+def version(package: str) -> str:
+    """Return the version of a package, also of one that is imported from a checkout and not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(sys.modules[package].__version__)
+
+
 def finish(
     request: dict[str, Any],
     *,
@@ -90,7 +98,7 @@ def finish(
     result = {
         **measured,
         "peak_rss_mib": peak_rss_mib(),
-        "versions": {name: metadata.version(name) for name in (*packages, "numpy")},
+        "versions": {name: version(name) for name in (*packages, "numpy")},
     }
     if reconstruct is not None and request.get("held_out_file"):
         held_out = np.fromfile(request["held_out_file"], np.float32).reshape(-1, request["d"])

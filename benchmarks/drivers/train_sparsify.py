@@ -63,9 +63,9 @@ def main() -> None:
         log_to_wandb=False, save_every=10**9, save_dir=request["folder"], run_name="sparsify",
     )  # fmt: skip
     trainer = Trainer(config, Sequences(request["steps"], request["batch"]), Model(tokens, request["d"]))
-    bf16 = request["setting"] == "bf16"
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        trainer.fit()
+    if request["setting"] == "bf16":
+        SparseCoder.forward = torch.autocast("cpu", dtype=torch.bfloat16)(SparseCoder.forward)
+    trainer.fit()
     sae = SparseCoder.load_from_disk(f"{request['folder']}/sparsify/replay")
 
     @torch.no_grad()
