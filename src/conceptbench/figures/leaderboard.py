@@ -83,7 +83,8 @@ def draw_leaderboard(
     grid = sheet.body.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, name in zip(grid, panels, strict=True):
         _panel(axes, shown[shown["column"] == name], list(ranks["dictionary"]), name)
-    labels = [f"{row.rank if row.rank else '-'}  {row.dictionary}" for row in ranks.itertuples()]
+    places = [str(rank) if rank else "-" for rank in ranks["rank"]]
+    labels = [f"{number}  {name}" for number, name in zip(places, ranks["dictionary"], strict=True)]
     grid[0].set_yticks(range(len(ranks)), labels)
     grid[0].set_ylim(len(ranks) - 0.4, -0.6)
     for label, role in zip(grid[0].get_yticklabels(), ranks["role"], strict=True):

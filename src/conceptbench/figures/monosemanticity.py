@@ -91,7 +91,7 @@ def draw_monosemanticity(
 
 def _row(axes: Axes, mine: pd.DataFrame, at: int, statistic: str, name: str) -> None:
     key = NULL if name in NULLS else LEARNED
-    for row in mine[mine["statistic"] == statistic].to_dict("records"):
+    for _, row in mine[mine["statistic"] == statistic].iterrows():
         if row["seed"] == POOLED_SEED:
             mark(axes, row, at, colour=key.colour, marker=key.marker)
         else:

@@ -94,7 +94,7 @@ _LABELS: Final = (
 def _row(mine: pd.DataFrame, at: int, panels: tuple[Axes, Axes, Axes]) -> None:
     """The marks of one dictionary; single pairs of runs are small dots."""
     cosine, share, strata = panels
-    pooled = {row["statistic"]: row for row in mine[mine["seed"] == POOLED_SEED].to_dict("records")}
+    pooled = {str(row["statistic"]): row for _, row in mine[mine["seed"] == POOLED_SEED].iterrows()}
     pairs = mine[(mine["seed"] != POOLED_SEED) & (mine["statistic"] == "mcc")]
     cosine.plot(pairs["estimate"], [at + 0.34] * len(pairs), "o", ms=2.4, color=MEAN.colour, alpha=0.75, mew=0)
     for key, statistic in ((RANDOM, "floor_random"), (SHUFFLED, "floor_shuffled")):

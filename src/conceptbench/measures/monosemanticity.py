@@ -81,7 +81,8 @@ class Judgement:
     def z(self) -> Float64[np.ndarray, "latent"]:
         """Excess in standard deviations of the null."""
         out: np.ndarray = np.full(len(self.score), np.nan)
-        return np.divide(self.excess, self.null_sd, out=out, where=self.null_sd > 0)
+        np.divide(self.excess, self.null_sd, out=out, where=self.null_sd > 0)
+        return out
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ def _agreed(decoder: Matching, encoder: Matching) -> Bool[np.ndarray, "pair"]:
     """Pairs of the decoder's matching that the encoder's makes too, both with a large cosine."""
     same = set(zip(encoder.left[_large(encoder)].tolist(), encoder.right[_large(encoder)].tolist(), strict=True))
     pairs = zip(decoder.left.tolist(), decoder.right.tolist(), strict=True)
-    return np.array([pair in same for pair in pairs], dtype=np.bool_) & _large(decoder)
+    found = np.array([pair in same for pair in pairs], dtype=np.bool_)
+    return np.asarray(found & _large(decoder))
 
 
 def _large(found: Matching) -> Bool[np.ndarray, "pair"]:

@@ -62,7 +62,8 @@ def measure_monosemanticity(
         ConceptBenchError: when a backbone would judge itself.
     """
     panels = {name: make_panel(table, rng(spec["seed"], "monosemanticity")) for name, table in embeddings.items()}
-    latents, found = [], {}
+    latents: list[pd.DataFrame] = []
+    found: dict[tuple[str, int, str, str], dict[str, Monosemanticity]] = {}
     for backbone, folder in codes.items():
         judge = spec["embedding_of"][backbone]
         if judge == backbone:
