@@ -66,13 +66,14 @@ class Progress:
     """Tokens of the epochs that were read to their end."""
 
 
-def identify(
-    spec: Mapping[str, Any], seed: int, sample: Float32[np.ndarray, "token feature"], **others: Any
-) -> dict[str, Any]:
-    """Return what a checkpoint is of; the digest of the first tokens stands for the stream, and so for the backbone."""
-    tokens = hashlib.sha256(np.ascontiguousarray(sample).tobytes()).hexdigest()
-    whole = {"specification": dict(spec), "seed": seed, "features": sample.shape[1], "tokens": tokens, **others}
-    plain: dict[str, Any] = json.loads(json.dumps(whole))
+def digest_of(sample: Float32[np.ndarray, "token feature"]) -> str:
+    """Return the digest of the first tokens, which stands for the stream and so for backbone, block and data set."""
+    return hashlib.sha256(np.ascontiguousarray(sample).data).hexdigest()
+
+
+def identify(spec: Mapping[str, Any], seed: int, **others: Any) -> dict[str, Any]:
+    """Return what a checkpoint is of, in plain values: the specification, and whatever else decides the result."""
+    plain: dict[str, Any] = json.loads(json.dumps({"specification": dict(spec), "seed": seed, **others}))
     return plain
 
 

@@ -16,6 +16,7 @@ from conceptbench.dictionaries.specs import Trained
 
 MEDIAN_ITERATIONS = 100
 MEDIAN_TOLERANCE = 1e-5
+MEDIAN_PART = 4_096
 SCALE_TOKENS = 8192
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 TINY = float(torch.finfo(torch.float32).tiny)
@@ -171,10 +172,15 @@ def tied_scale(centred: Float[Tensor, "token feature"], atoms: Float[Tensor, "la
 def geometric_median(tokens: Float[Tensor, "token feature"]) -> Float[Tensor, "feature"]:
     """Return the point of least summed distance to the tokens (Weiszfeld's iteration, from the mean)."""
     point = tokens.mean(0)
-    floor = 1e-6 * float((tokens - point).norm(dim=1).mean())
+    floor = 1e-6 * sum(float((part - point).norm(dim=1).sum()) for part in tokens.split(MEDIAN_PART)) / len(tokens)
+    least = max(floor, torch.finfo(tokens.dtype).tiny)
     for _ in range(MEDIAN_ITERATIONS):
-        weights = 1 / (tokens - point).norm(dim=1).clamp_min(max(floor, torch.finfo(tokens.dtype).tiny))
-        moved = (weights @ tokens) / weights.sum()
+        moved, total = torch.zeros_like(point), 0.0
+        for part in tokens.split(MEDIAN_PART):
+            weights = 1 / (part - point).norm(dim=1).clamp_min(least)
+            moved += weights @ part
+            total += float(weights.sum())
+        moved /= total
         change, point = float((moved - point).norm()), moved
         if change <= MEDIAN_TOLERANCE * float(point.norm()) + floor:
             break

@@ -101,7 +101,7 @@ class TopKLearner:
 
     def __init__(self, spec: TopK, setting: Setting) -> None:
         """Start from random atoms."""
-        self._spec, self._setting = spec, setting
+        self._spec, self._total_steps, self._normaliser = spec, setting.total_steps, setting.normaliser
         parameters = Parameters.start(spec.width, spec.k, setting)
         fused = setting.device.type == "cpu"
         self._engine = FusedTopK(parameters, spec, setting.candidates) if fused else TorchTopK(parameters, spec)
@@ -110,7 +110,7 @@ class TopKLearner:
 
     def step(self, x: Float[Tensor, "token feature"]) -> StepReport:
         """Learn from one batch."""
-        lr = learning_rate(self._spec, self._steps, self._setting.total_steps)
+        lr = learning_rate(self._spec, self._steps, self._total_steps)
         outcome = self._engine.step(x, self._clock.dead(), lr)
         self._clock.update(outcome.fired, len(x))
         self._steps += 1
@@ -128,4 +128,4 @@ class TopKLearner:
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the k largest are kept at encoding too."""
-        return self._engine.parameters.dictionary(self._setting.normaliser, KeepLargest(self._spec.k))
+        return self._engine.parameters.dictionary(self._normaliser, KeepLargest(self._spec.k))

@@ -1,7 +1,6 @@
 """Learning dictionaries: one pass over the tokens feeds every method, seed and width that was asked for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -13,6 +12,7 @@ from conceptbench.dictionaries.checkpoint import (
     CheckpointPolicy,
     Progress,
     Resumable,
+    digest_of,
     identify,
     load_checkpoint,
     save_checkpoint,
@@ -108,11 +108,13 @@ def learn_many(
     head, sample = _take_sample(first, d)
     jobs = [(s, seed) for s in specs for seed in (seeds[s.name] if isinstance(seeds, Mapping) else seeds)]
     start = _Start(sample, torch.device(device), tokens_per_epoch, experiment_seed, candidates)
+    del sample  # what learners do not keep of it is freed with `start`, before training takes its memory
     trainers = [start.trainer(spec, seed) for spec, seed in jobs]
-    book = _Book(checkpoint, start, provenance or {}) if checkpoint else None
+    book = _Book(checkpoint, {id(t): start.identity(t, provenance or {}) for t in trainers}) if checkpoint else None
+    del start
     lengths = list(book.resume(trainers)) if book else []
-    groups = lockstep(trainers, [start.normaliser(trainer.spec) for trainer in trainers], start.device)
-    _read(groups, lambda epoch: chain(head, first) if epoch == 0 else batches(epoch), start, lengths, book, progress)
+    groups = lockstep(trainers, torch.device(device))
+    _read(groups, _FirstAgain(head, first, batches), d, tokens_per_epoch, lengths, book, progress)
     waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
     learnt = {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
     if book:
@@ -121,12 +123,12 @@ def learn_many(
 
 
 def _read(
-    groups: Sequence[Lockstep], batches: Batches, start: "_Start", lengths: list[int], book: "_Book | None",
-    progress: bool,
+    groups: Sequence[Lockstep], batches: Batches, d: int, tokens_per_epoch: int | None, lengths: list[int],
+    book: "_Book | None", progress: bool,
 ) -> None:  # fmt: skip
     """Feed all epochs to the groups; those of known length that all have behind them are not read."""
     epochs = max(group.epochs for group in groups)
-    total = start.tokens_per_epoch * epochs if start.tokens_per_epoch else None
+    total = tokens_per_epoch * epochs if tokens_per_epoch else None
     with tqdm(total=total, unit="token", unit_scale=True, disable=not progress, mininterval=PROGRESS_SECONDS) as bar:
         for epoch in range(epochs):
             active = [group for group in groups if epoch < group.epochs]
@@ -137,7 +139,7 @@ def _read(
                 continue
             seen = 0
             for index, tokens in enumerate(batches(epoch)):
-                checked = _check_tokens(tokens, start.d, f"training chunk {index} of epoch {epoch}")
+                checked = _check_tokens(tokens, d, f"training chunk {index} of epoch {epoch}")
                 for group in active:
                     group.feed(checked)
                 seen += len(checked)
@@ -159,14 +161,10 @@ class _Start:
         candidates: Precision,
     ) -> None:
         """Keep the first training tokens."""
-        self.sample, self.device, self.experiment_seed = sample, device, experiment_seed
-        self.tokens_per_epoch, self._candidates = tokens_per_epoch, candidates
+        self.device, self.d, self.digest = device, int(sample.shape[1]), digest_of(sample)
+        self.tokens_per_epoch, self._experiment_seed, self._candidates = tokens_per_epoch, experiment_seed, candidates
+        self._sample = sample
         self._samples: dict[bool, tuple[Normaliser, Sample]] = {}
-
-    @property
-    def d(self) -> int:
-        """Features of a token."""
-        return int(self.sample.shape[1])
 
     def normaliser(self, spec: DictionarySpec) -> Normaliser:
         """Return the normaliser of a specification; there are two, each made once."""
@@ -175,31 +173,31 @@ class _Start:
     def trainer(self, spec: DictionarySpec, seed: int) -> Trainer:
         """Return a dictionary at the start of its training."""
         total = self.tokens_per_epoch * spec.epochs // spec.batch_size if self.tokens_per_epoch else None
-        generator = torch.Generator().manual_seed(torch_seed(self.experiment_seed, "dictionary", spec.name, seed))
+        generator = torch.Generator().manual_seed(torch_seed(self._experiment_seed, "dictionary", spec.name, seed))
         normaliser, sample = self._of(spec.normalise)
         setting = Setting(sample.tokens, normaliser, generator, total, self.device, sample, self._candidates)
-        return Trainer(spec, seed, learner_of(spec, setting), generator)
+        return Trainer(spec, seed, learner_of(spec, setting), normaliser, generator)
 
     def identity(self, trainer: Trainer, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a checkpoint of the trainer is of."""
         return identify(
-            describe(trainer.spec), trainer.seed, self.sample, experiment_seed=self.experiment_seed,
-            tokens_per_epoch=self.tokens_per_epoch, data=dict(provenance), device=self.device.type,
+            describe(trainer.spec), trainer.seed, features=self.d, tokens=self.digest, device=self.device.type,
+            experiment_seed=self._experiment_seed, tokens_per_epoch=self.tokens_per_epoch, data=dict(provenance),
         )  # fmt: skip
 
     def _of(self, normalise: bool) -> tuple[Normaliser, Sample]:
         if normalise not in self._samples:
-            normaliser = Normaliser.fit(self.sample) if normalise else Normaliser.identity(self.d)
-            self._samples[normalise] = normaliser, Sample(torch.from_numpy(normaliser.apply(self.sample)))
+            normaliser = Normaliser.fit(self._sample) if normalise else Normaliser.identity(self.d)
+            self._samples[normalise] = normaliser, Sample(torch.from_numpy(normaliser.apply(self._sample)))
         return self._samples[normalise]
 
 
 class _Book:
     """Keeps the checkpoints of one call."""
 
-    def __init__(self, policy: CheckpointPolicy, start: _Start, provenance: Mapping[str, Any]) -> None:
-        """Write nothing yet."""
-        self._policy, self._start, self._provenance = policy, start, provenance
+    def __init__(self, policy: CheckpointPolicy, identities: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write nothing yet; what a checkpoint is of is given by the `id` of its trainer."""
+        self._policy, self._identities = policy, identities
         self._since = 0
 
     def resume(self, trainers: Sequence[Trainer]) -> tuple[int, ...]:
@@ -207,7 +205,7 @@ class _Book:
         known: tuple[int, ...] = ()
         for trainer in trainers:
             if isinstance(trainer.learner, Resumable):
-                path, identity = self._policy.path(trainer.spec.name, trainer.seed), self._identity(trainer)
+                path, identity = self._policy.path(trainer.spec.name, trainer.seed), self._identities[id(trainer)]
                 if progress := load_checkpoint(path, identity, trainer.learner, trainer.generator):
                     trainer.resume(progress)
                     known = max(known, progress.epochs, key=len)
@@ -223,15 +221,12 @@ class _Book:
             if trainer.steps and isinstance(trainer.learner, Resumable):
                 progress = Progress(trainer.steps, trainer.tokens, trainer.seconds, epochs)
                 path = self._policy.path(trainer.spec.name, trainer.seed)
-                save_checkpoint(path, self._identity(trainer), progress, trainer.learner, trainer.generator)
+                save_checkpoint(path, self._identities[id(trainer)], progress, trainer.learner, trainer.generator)
 
     def close(self, trainers: Sequence[Trainer]) -> None:
         """Remove the checkpoints: everything is learnt."""
         for trainer in trainers:
             self._policy.path(trainer.spec.name, trainer.seed).unlink(missing_ok=True)
-
-    def _identity(self, trainer: Trainer) -> dict[str, Any]:
-        return self._start.identity(trainer, self._provenance)
 
 
 def _finish(
@@ -278,6 +273,23 @@ def _check_tokens(tokens: np.ndarray, d: int, what: str) -> Float32[np.ndarray, 
     if not np.isfinite(tokens).all():
         raise ConceptBenchError(f"The {what} hold NaN or infinity; verify the activation store.")
     return np.ascontiguousarray(tokens, np.float32)
+
+
+class _FirstAgain:
+    """The epochs, the first of which was begun; what was read of it comes again, and is let go as it is used."""
+
+    def __init__(self, head: list[np.ndarray], rest: Iterator[np.ndarray], batches: Batches) -> None:
+        """Keep the chunks that were read."""
+        self._head, self._rest, self._batches = head, rest, batches
+
+    def __call__(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the chunks of an epoch."""
+        if epoch:
+            yield from self._batches(epoch)
+            return
+        while self._head:
+            yield self._head.pop(0)
+        yield from self._rest
 
 
 def _take_sample(stream: Iterator[np.ndarray], d: int) -> tuple[list[np.ndarray], Float32[np.ndarray, "token feature"]]:

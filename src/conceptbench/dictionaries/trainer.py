@@ -23,6 +23,7 @@ class Trainer:
     spec: DictionarySpec
     seed: int
     learner: Learner
+    normaliser: Normaliser
     generator: torch.Generator
     steps: int = 0
     tokens: int = 0
@@ -101,13 +102,10 @@ class Lockstep:
         self.waiting = [joined[full:].copy()]
 
 
-def lockstep(trainers: Sequence[Trainer], normalisers: Sequence[Normaliser], device: torch.device) -> list[Lockstep]:
-    """Return the trainers in groups that share batches; the normaliser of each is given beside it."""
-    groups: dict[tuple[int, int, int, int], list[int]] = {}
-    for i, (trainer, normaliser) in enumerate(zip(trainers, normalisers, strict=True)):
-        key = id(normaliser), trainer.spec.batch_size, trainer.spec.epochs, trainer.tokens
-        groups.setdefault(key, []).append(i)
-    return [
-        Lockstep([trainers[i] for i in members], normalisers[members[0]], device, tokens)
-        for (_, _, _, tokens), members in groups.items()
-    ]
+def lockstep(trainers: Sequence[Trainer], device: torch.device) -> list[Lockstep]:
+    """Return the trainers in groups that share batches."""
+    groups: dict[tuple[int, int, int, int], list[Trainer]] = {}
+    for trainer in trainers:
+        key = id(trainer.normaliser), trainer.spec.batch_size, trainer.spec.epochs, trainer.tokens
+        groups.setdefault(key, []).append(trainer)
+    return [Lockstep(members, members[0].normaliser, device, members[0].tokens) for members in groups.values()]
