@@ -74,7 +74,8 @@ def swept_methods(
 ) -> dict[str, tuple[DictionaryMethod, str]]:
     """Return (method, its name in `dictionaries.methods`) by the name of the dictionary on the synthetic worlds.
 
-    With one value of `widths` and of `ks` a dictionary keeps its name; with several it is `<name>-w<width>-k<k>`.
+    With one value of `widths` and of `ks` a dictionary keeps its name; with several it is
+    `<name>-k<k>-width<width>`, as a grid of `dictionaries.methods` would name it.
 
     Raises:
         ValueError: when a method does not take a value, for instance a width smaller than k.
@@ -85,11 +86,11 @@ def swept_methods(
         fields = type(method).model_fields
         grid: dict[str, tuple[int, ...]] = {
             option: values
-            for option, values in (("width", chosen.widths), ("k", chosen.ks))
+            for option, values in (("k", chosen.ks), ("width", chosen.widths))
             if values is not None and option in fields
         }
         for values in product(*grid.values()):
             changed: dict[str, Any] = dict(zip(grid, values, strict=True))
-            suffix = "".join(f"-{option[0]}{value}" for option, value in changed.items() if len(grid[option]) > 1)
+            suffix = "".join(f"-{option}{value}" for option, value in changed.items() if len(grid[option]) > 1)
             swept[name + suffix] = (type(method).model_validate({**method.model_dump(), **changed}), name)
     return swept
