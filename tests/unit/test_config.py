@@ -240,7 +240,7 @@ ADAPT_MAPLE = {"adapt/flora/maple", "adapt/terra/maple"}
             "hooks/image-tiny",
             [3],
             {f"{stage}/image-tiny/scenes" for stage in ("record_activations", "encode_codes")}
-            | {"learn_dictionaries/image-tiny", "measure_truth"},
+            | {"learn_dictionaries/image-tiny", "measure_truth", "measure_stability"},
         ),
     ],
 )

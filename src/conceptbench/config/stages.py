@@ -182,8 +182,7 @@ def _measure_truth(config: Config) -> Spec:
 def _measure_monosemanticity(config: Config) -> Spec:
     judges = {name: config.embedding_of(name) for name in sorted(config.hooks)}
     chosen = {name: judge for name, judge in judges.items() if judge is not None}
-    grid = {"seeds_of": _seeds_of(config), "hooks": {name: list(config.hooks[name]) for name in sorted(config.hooks)}}
-    return {**grid, "embedding_of": chosen, "on": config.dictionaries.train_on, "seed": config.seed}
+    return {"embedding_of": chosen, "on": config.dictionaries.train_on, "seed": config.seed}
 
 
 def _measure_stability(config: Config) -> Spec:
