@@ -9,7 +9,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken
-from conceptbench.dictionaries.learner import Setting, geometric_median
+from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.specs import Archetypal
 from conceptbench.errors import ConceptBenchError
 
@@ -49,7 +49,7 @@ class NearHull:
         return self._logits.softmax(1) @ self._candidates
 
     def atoms(self) -> Float[Tensor, "latent feature"]:
-        """Return the atoms; their norms are those of the data, not 1."""
+        """Return the atoms; their norms vary as those of the data do."""
         return self.combinations() + self._relaxation
 
     def project(self) -> None:
@@ -64,6 +64,8 @@ class NearHull:
 def candidates_of(spec: Archetypal, setting: Setting) -> Float[Tensor, "candidate feature"]:
     """Return the k-means centres of the first training tokens, relative to where the decoder bias starts.
 
+    They are divided by their mean norm, so that one learning rate serves encoder and atoms as it does with unit atoms.
+
     Raises:
         ConceptBenchError: when there are fewer tokens than candidates.
     """
@@ -76,12 +78,12 @@ def candidates_of(spec: Archetypal, setting: Setting) -> Float[Tensor, "candidat
     seed = int(torch.randint(2**31 - 1, (), generator=setting.generator))
     clusters = MiniBatchKMeans(spec.candidates, random_state=seed, n_init=1, batch_size=4096, max_iter=20)
     centres = torch.from_numpy(clusters.fit(sample.numpy()).cluster_centers_).float()
-    return centres - geometric_median(sample)
+    relative = centres - setting.median()
+    return torch.div(relative, relative.norm(dim=1).mean())
 
 
 def archetypal_learner(spec: Archetypal, setting: Setting) -> AutoencoderLearner:
     """Return the learner of the relaxed archetypal TopK autoencoder."""
     candidates = candidates_of(spec, setting)
-    bound = spec.relaxation * float(candidates.norm(dim=1).mean())
-    decoder = NearHull(candidates, spec.width, bound, setting.generator, setting.device)
+    decoder = NearHull(candidates, spec.width, spec.relaxation, setting.generator, setting.device)
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

@@ -1,6 +1,7 @@
 """Independent components by scikit-learn's FastICA (Hyvarinen 1999)."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -32,6 +33,14 @@ class IcaLearner:
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Look at one batch."""
         self._reservoir.add(x)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sample so far."""
+        return self._reservoir.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the card says whether FastICA converged."""

@@ -1,5 +1,7 @@
 """k-means by scikit-learn: a token is its nearest centre, or a few centres found by orthogonal matching pursuit."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -24,6 +26,14 @@ class KMeansLearner:
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Look at one batch."""
         self._reservoir.add(x)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sample so far."""
+        return self._reservoir.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the decoder bias is the mean of the sample, and atoms are relative to it."""

@@ -1,5 +1,6 @@
 """Semi-NMF: tokens as non-negative combinations of free atoms (Ding, Li and Jordan 2010)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,14 @@ class SemiNmfLearner:
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Look at one batch."""
         self._reservoir.add(x)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sample so far."""
+        return self._reservoir.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary of the atoms' directions; tokens are encoded by non-negative matching pursuit."""
