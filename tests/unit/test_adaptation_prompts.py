@@ -3,7 +3,14 @@
 import open_clip
 import pytest
 import torch
-from adaptation_tools import CLASSES, clip_backbone, pixels, siglip_backbone
+from adaptation_tools import (
+    CLASSES,
+    clip_backbone,
+    explicit_clip_image,
+    explicit_clip_text,
+    pixels,
+    siglip_backbone,
+)
 from torch.nn.functional import cross_entropy, normalize
 
 from conceptbench.adaptation.maple import MapleLearner, new_learner
@@ -24,35 +31,6 @@ def clip():
 @pytest.fixture(scope="module")
 def siglip():
     return siglip_backbone()
-
-
-def explicit_clip_image(model, x, prompts):
-    """A forward of a native image tower with prompts, written out without hooks."""
-    visual, n = model.visual, len(prompts[0])
-    x = visual.conv1(x).flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
-    x = visual.ln_pre(torch.cat([x, prompts[0].expand(len(x), -1, -1)], dim=1))
-    for i, block in enumerate(visual.transformer.resblocks):
-        if 0 < i < len(prompts):
-            x = torch.cat([x[:, :-n], prompts[i].expand(len(x), -1, -1)], dim=1)
-        x = block(x)
-    return visual.ln_post(x[:, 0]) @ visual.proj
-
-
-def explicit_clip_text(model, tokens, prompts):
-    """A forward of a causal text tower with prompts after the start token, written out without hooks."""
-    n = len(prompts[0])
-    embedded = model.token_embedding(tokens)
-    x = torch.cat([embedded[:, :1], prompts[0].expand(len(tokens), -1, -1), embedded[:, 1 + n :]], dim=1)
-    x = x + model.positional_embedding[: tokens.shape[1]]
-    mask = torch.full((tokens.shape[1], tokens.shape[1]), float("-inf")).triu(1)
-    for i, block in enumerate(model.transformer.resblocks):
-        if 0 < i < len(prompts):
-            x = torch.cat([x[:, :1], prompts[i].expand(len(x), -1, -1), x[:, 1 + n :]], dim=1)
-        x = block(x, attn_mask=mask)
-    x = model.ln_final(x)
-    ends = [(row == 49407).nonzero()[0, 0].item() for row in tokens]
-    return torch.stack([x[i, end] for i, end in enumerate(ends)]) @ model.text_projection
 
 
 def explicit_siglip_image(model, x, prompts):

@@ -77,7 +77,7 @@ class Adapter(ABC):
         save_adapter(self, folder)
 
     def require_classes(self, dataset: str, trained: Sequence[str]) -> None:
-        """Raise ConceptBenchError when the classes `trained` of a data set are not those this adapter was trained on."""
+        """Raise ConceptBenchError unless this adapter was trained on the classes `trained`; `dataset` has them."""
         own = list(self.card["classes"])
         if own != list(trained):
             raise ConceptBenchError(

@@ -42,13 +42,12 @@ class CoCoOpLearner(nn.Module):
         super().__init__()
         hidden = max(1, embed_dim // reduction)
         self.context = nn.Parameter(context.detach().clone())
-        self.meta = nn.Sequential(
-            nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, context.shape[1])
-        )
+        self.meta = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, context.shape[1]))
 
     def prompts(self, images: Float[Tensor, "image embed"]) -> Float[Tensor, "image prompt text"]:
         """The context of each image, from its normalised features."""
-        return self.context + self.meta(images)[:, None]
+        shift: Tensor = self.meta(images)
+        return self.context + shift[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ class CoCoOpAdapter(Adapter):
         """Logits of image features (not normalised), each image against class vectors of its own."""
         self.require_backbone(backbone)
         tokens = class_tokens(self.spec, backbone, class_names)
-        parts = features.split(max(1, TEXTS_AT_ONCE // len(tokens)))
+        parts = torch.split(features, max(1, TEXTS_AT_ONCE // len(tokens)))
         return torch.cat([cocoop_logits(self.learner, backbone, tokens, part) for part in parts])
 
 
@@ -85,7 +84,7 @@ def cocoop_logits(
     prompts = learner.prompts(images).repeat_interleave(n_classes, dim=0)
     with text_prompts(backbone, [prompts]):
         texts = encode_tokens(backbone, tokens.repeat(len(images), 1))
-    texts = F.normalize(texts, dim=-1).unflatten(0, (len(images), n_classes))
+    texts = F.normalize(texts, dim=-1).view(len(images), n_classes, -1)
     return backbone.logit_scale * torch.einsum("ie,ice->ic", images, texts)
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from conceptbench.adaptation.attention import whole_products
+from conceptbench.adaptation.prompts.hooks import text_blocks
 from conceptbench.adaptation.schedule import cosine_rate, learning_rate
 from conceptbench.adaptation.specs import Recipe
 from conceptbench.adaptation.tasks import Task
@@ -94,6 +96,7 @@ def train(
     rates, losses, n_images, step = [], [], len(task.train_rows), 0
     epochs = math.ceil(plan.steps / steps_per_epoch(n_images, plan.batch_size))
     with (
+        whole_products([*backbone.vision_blocks, *text_blocks(backbone)]),
         seeded(torch_seed(task.seed, "adaptation", name, "augmentation")),
         tqdm(total=plan.steps, desc=f"{name} on {task.dataset.name}", disable=not progress) as bar,
     ):

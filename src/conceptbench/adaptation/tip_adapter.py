@@ -167,9 +167,7 @@ def restore_tip_adapter(spec: TipAdapterSpec | TipAdapterFSpec, stored: Stored) 
     require_tensors(stored.tensors, expected | {"beta": (), "alpha": ()}, stored.source)
     device = stored.backbone.device
     keys, targets = stored.tensors["keys"].to(device), stored.tensors["targets"].to(device)
-    return TipAdapter(
-        spec, stored.card, keys, targets, float(stored.tensors["beta"]), float(stored.tensors["alpha"])
-    )
+    return TipAdapter(spec, stored.card, keys, targets, float(stored.tensors["beta"]), float(stored.tensors["alpha"]))
 
 
 def _require(fitting: Fitting) -> None:

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from conceptbench.adaptation.attention import SelfAttention, is_stacked, torch_attention
 from conceptbench.adaptation.specs.lora import PROJECTIONS, ClipLoraSpec
 from conceptbench.errors import ConceptBenchError
 
 
 class LowRank(nn.Module):
-    """The factors of one attention layer: for each chosen projection an `up` [width, rank] and a `down` [rank, width]."""
+    """The factors of one attention layer: `up` [width, rank] and `down` [rank, width] for each chosen projection."""
 
     def __init__(self, width: int, spec: ClipLoraSpec) -> None:
         """Start with a random `down` (as torch's linear layers start) and `up` zero: no change."""
@@ -64,28 +65,17 @@ class TrainedProjection(nn.Module):
         return projected
 
 
-class TrainedAttention(nn.Module):
-    """A frozen `nn.MultiheadAttention` for self-attention, batch first, with factors beside its weights."""
+class TrainedAttention(SelfAttention):
+    """A frozen attention layer with factors beside its weights (open_clip)."""
 
     def __init__(self, attention: nn.MultiheadAttention, factors: LowRank) -> None:
-        super().__init__()
-        self.attention, self.factors = attention, factors
+        super().__init__(attention)
+        self.factors = factors
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch token width"],
-        _key: Tensor,
-        _value: Tensor,
-        need_weights: bool = False,
-        attn_mask: Tensor | None = None,
-    ) -> tuple[Tensor, None]:
-        """As `nn.MultiheadAttention` does it for x as query, key and value; weights are never given."""
-        own = self.attention
-        stacked = F.linear(x, own.in_proj_weight, own.in_proj_bias) + self.factors(x)
-        heads = stacked.unflatten(-1, (3, own.num_heads, own.head_dim)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=attn_mask)
-        output: Tensor = own.out_proj(mixed.transpose(1, 2).flatten(-2))
-        return output, None
+    def project(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token 3*width"]:
+        """The stacked projections."""
+        projected: Tensor = super().project(x) + self.factors(x)
+        return projected
 
 
 def attention_width(block: Any, where: str) -> int:
@@ -93,8 +83,8 @@ def attention_width(block: Any, where: str) -> int:
 
     Raises ConceptBenchError for layers whose q, k and v are not stacked in one square weight each; `where` names it.
     """
-    attention = getattr(block, "attn", None)
-    if isinstance(attention, nn.MultiheadAttention) and attention.batch_first and attention.in_proj_weight is not None:
+    attention = torch_attention(block)
+    if is_stacked(attention):
         return int(attention.embed_dim)
     qkv = getattr(attention, "qkv", None)
     if isinstance(qkv, nn.Linear) and qkv.out_features == 3 * qkv.in_features:
@@ -124,9 +114,9 @@ def trained(blocks: Sequence[Any], factors: Sequence[LowRank]) -> Iterator[None]
     """Inside it the factors act beside the frozen weights, with dropout, and get gradients."""
     with ExitStack() as undo:
         for block, low_rank in zip(blocks, factors, strict=True):
-            attention = block.attn
-            if isinstance(attention, nn.MultiheadAttention):
-                undo.callback(setattr, block, "attn", attention)
+            attention = torch_attention(block)
+            if is_stacked(attention):
+                undo.callback(setattr, block, "attn", block.attn)
                 block.attn = TrainedAttention(attention, low_rank)
             else:
                 undo.callback(setattr, attention, "qkv", attention.qkv)
@@ -136,7 +126,7 @@ def trained(blocks: Sequence[Any], factors: Sequence[LowRank]) -> Iterator[None]
 
 def _weight(block: Any) -> tuple[Any, str]:
     """The module and the name of the stacked weight of a block."""
-    attention = block.attn
-    if isinstance(attention, nn.MultiheadAttention):
+    attention = torch_attention(block)
+    if is_stacked(attention):
         return attention, "in_proj_weight"
     return attention.qkv, "weight"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 StaticSpec: TypeAlias = CoOpSpec | VptSpec | IvlpSpec | MapleSpec | PromptSrcSpec
 """Methods whose prompts are the same for all images."""
 
+
 @dataclass(frozen=True, eq=False)
 class PromptAdapter(Adapter):
     """A trained learner."""

@@ -88,4 +88,6 @@ def _check_cache(name: str, options: CacheOptions) -> None:
     if min(options.views, options.beta_steps, options.alpha_steps) < 1:
         raise ConceptBenchError(f"{name}: views, beta_steps and alpha_steps must be at least 1; correct them.")
     if min(options.beta_max, options.alpha_max) <= 0.1:
-        raise ConceptBenchError(f"{name}: beta_max and alpha_max must lie above 0.1, where the grids start; raise them.")
+        raise ConceptBenchError(
+            f"{name}: the grids start at 0.1, so beta_max and alpha_max must lie above it; raise them."
+        )

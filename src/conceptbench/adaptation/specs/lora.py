@@ -48,6 +48,6 @@ class ClipLoraSpec:
         if self.rank < 1 or not 0 <= self.dropout < 1 or not self.alpha > 0:
             raise ConceptBenchError(f"{self.name}: needs rank >= 1, 0 <= dropout < 1 and alpha > 0; correct it.")
         if not self.projections or not set(self.projections) <= set(PROJECTIONS):
-            raise ConceptBenchError(f"{self.name}: projections are some of q, k and v, not {self.projections}; correct it.")
+            raise ConceptBenchError(f"{self.name}: projections are of q, k and v, not {self.projections}; correct it.")
         if self.towers not in get_args(Towers):
             raise ConceptBenchError(f"{self.name}: towers is both, image or text, not {self.towers!r}; correct it.")

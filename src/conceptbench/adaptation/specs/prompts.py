@@ -147,4 +147,4 @@ class PromptSrcSpec(Recipe):
         for template in self.templates:
             require_place(self.name, template)
         if min(self.text_weight, self.image_weight) < 0 or not self.epoch_deviation > 0:
-            raise ConceptBenchError(f"{self.name}: weights must not be negative and epoch_deviation above 0; correct it.")
+            raise ConceptBenchError(f"{self.name}: needs weights >= 0 and epoch_deviation > 0; correct it.")
