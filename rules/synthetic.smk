@@ -25,8 +25,18 @@ rule measure_recovery:
         synthetic=[f"{R}/synthetic/{name}/manifest.json" for name in CONFIG.synthetic.worlds],
         stamp=stamp("measure_recovery"),
         code=code(
-            *(f"measures/{name}" for name in ("recovery", "recovery_firing", "oracle", "stages/recovery", "resampling")),
-            *("dictionaries/synthetic", "dictionaries/encoding", "dictionaries/evaluate", "inference", "seeds", "tables"),
+            *(
+                f"measures/{name}"
+                for name in ("recovery", "recovery_firing", "oracle", "stages/recovery", "resampling")
+            ),
+            *(
+                "dictionaries/synthetic",
+                "dictionaries/encoding",
+                "dictionaries/evaluate",
+                "inference",
+                "seeds",
+                "tables",
+            ),
         ),
     output:
         **tables("recovery", "recovery_features"),

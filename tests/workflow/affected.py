@@ -8,6 +8,7 @@ DRAW = {
     *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
     *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
     *("draw_leaderboard", "draw_monosemanticity", "draw_pareto", "draw_stability"),
+    "draw_recovery",
 }
 LEADERBOARD = {"measure_leaderboard", "draw_leaderboard"}
 TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds", *LEADERBOARD}
@@ -20,7 +21,10 @@ DECOMPOSITION = {"measure_decomposition", "draw_decomposition"}
 ADAPTED = {"adapt", "record_adapted", "encode_adapted", *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
 LEARNT = {"learn_dictionaries", "measure_dictionaries", "encode_codes", "encode_adapted"}
 LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "collect_metrics"}
+RECOVERY = {"measure_recovery", "draw_recovery"}
+SYNTHETIC = {"learn_synthetic", *RECOVERY, "collect_metrics"}
 UNCERTAIN = {"measure_backbones", "draw_zero_shot", *TRUTH, *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
+UNCERTAIN |= RECOVERY
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
