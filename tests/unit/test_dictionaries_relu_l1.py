@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from conceptbench.dictionaries.learner import FiringClock, Setting, geometric_median
+from conceptbench.dictionaries.learner import FiringClock, Parameters, Setting, geometric_median, unit_rows
 from conceptbench.dictionaries.normaliser import Normaliser
-from conceptbench.dictionaries.relu_l1 import ReluL1Learner, ghost_loss, squared_errors
+from conceptbench.dictionaries.relu_l1 import ReluL1Learner, TorchReluL1
+from conceptbench.dictionaries.relu_l1_fused import FusedReluL1
+from conceptbench.dictionaries.relu_l1_loss import ghost_loss, squared_errors
 from conceptbench.dictionaries.specs import ReluL1
 
 
@@ -108,3 +110,67 @@ def test_dead_window_counts_tokens():
     assert clock.dead().tolist() == [1]
     clock.update(torch.tensor([False, True]), 1)
     assert clock.dead().tolist() == []
+
+
+def reference_training(parameters, x, dead, spec, steps, lr):
+    """Dense float64 autograd of the literal formulas, tangential gradients, Adam, unit norm."""
+    tensors = [t.clone().double().requires_grad_() for t in parameters.all()]
+    optimiser, losses, z = torch.optim.Adam(tensors, lr=lr), [], x.double()
+    for _ in range(steps):
+        atoms, encoder, bias, centre = tensors
+        pre = (z - centre) @ encoder.T + bias
+        if spec.norm_divided:
+            loss = literal(z, atoms, pre, centre, dead, spec.l1)
+        else:
+            error = z - pre.relu() @ atoms - centre
+            loss = ((error**2).sum() + spec.l1 * pre.relu().sum()) / len(z)
+            if len(dead):
+                loss = loss + ghost_loss(error.square(), error, pre[:, dead], atoms[dead], norm_divided=False)
+        optimiser.zero_grad()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        with torch.no_grad():
+            atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
+            optimiser.step()
+            atoms /= atoms.norm(dim=1, keepdim=True)
+    return losses, [t.detach() for t in tensors]
+
+
+def start(width=24, d=7, tokens=50):
+    g = torch.Generator().manual_seed(2)
+    atoms = unit_rows(torch.randn(width, d, generator=g))
+    tensors = atoms, 0.5 * torch.randn(width, d, generator=g), 0.2 * torch.randn(width, generator=g) - 0.3
+    return Parameters(*tensors, torch.randn(d, generator=g)), torch.randn(tokens, d, generator=g) * 2 + 1
+
+
+@pytest.mark.parametrize("norm_divided", [True, False])
+@pytest.mark.parametrize("dead", [[], [0, 5, 11]])
+@pytest.mark.parametrize("form", ["torch", "sparse", "dense", "dense in tiles"])
+def test_steps_equal_dense_autograd(form, dead, norm_divided, monkeypatch):
+    """Loss within 1e-5 and parameters within 3e-5 of a float64 run after five steps of Adam."""
+    spec = ReluL1(name="r", width=24, l1=0.05, norm_divided=norm_divided)
+    parameters, x = start()
+    dead = torch.tensor(dead, dtype=torch.int64)
+    losses, expected = reference_training(parameters, x, dead, spec, 5, 1e-2)
+    if form == "dense in tiles":
+        monkeypatch.setattr("conceptbench.dictionaries.relu_l1_fused.TILE_VALUES", 24 * 9)
+    share = {"sparse": 1.0, "dense": -1.0}.get(form.split()[0])
+    if share is not None:
+        monkeypatch.setattr("conceptbench.dictionaries.relu_l1_fused.DENSE_SHARE", share)
+    engine = (TorchReluL1 if form == "torch" else FusedReluL1)(parameters, spec)
+    for loss in losses:
+        assert engine.step(x, dead, lr=1e-2, l1=0.05).loss == pytest.approx(loss, rel=1e-5)
+    for ours, theirs in zip(parameters.all(), expected, strict=True):
+        np.testing.assert_allclose(ours.detach().double(), theirs, atol=3e-5)
+
+
+def test_sparse_and_dense_forms_count_the_same_firings(monkeypatch):
+    outcomes = []
+    for share in (1.0, -1.0):
+        monkeypatch.setattr("conceptbench.dictionaries.relu_l1_fused.DENSE_SHARE", share)
+        parameters, x = start()
+        engine = FusedReluL1(parameters, ReluL1(name="r", width=24, l1=0.05))
+        outcomes.append(engine.step(x, torch.empty(0, dtype=torch.int64), lr=1e-2, l1=0.05))
+    assert outcomes[0].firings == outcomes[1].firings > 0
+    assert torch.equal(outcomes[0].fired, outcomes[1].fired)
+    assert outcomes[0].fvu == pytest.approx(outcomes[1].fvu, rel=1e-6)

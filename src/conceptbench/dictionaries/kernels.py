@@ -128,17 +128,19 @@ def parallel_round_rows(parts, rows, rounded, norms):  # type: ignore[no-untyped
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def update_rows(begin, end, entries, inputs, residual, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
+def update_rows(begin, end, entries, inputs, residual, extra, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
     """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm, rounded copy.
 
     `entries`: start (m + 1), then the four arrays of `place_by_latent`, then the gradient of the encoder bias (m).
-    `inputs` (B, d), `residual` (R, d); `parameters`: atoms (m, d), encoder (m, d), encoder bias (m); `moments`:
+    `inputs` (B, d), `residual` (R, d); `extra`: for each latent a row of gradients to be added or -1 (m), and these
+    gradients of atoms and encoder rows (n, d). `parameters`: atoms (m, d), encoder (m, d), encoder bias (m); `moments`:
     (2, m, d), (2, m, d), (2, m); `rounded` (m or 0, d) and `norms` as in `round_rows`, skipped when empty. `rates` are
     those of `_adam`. Latents without firings are updated too, as dense Adam does.
     """
     start, rows, errors, values, value_gradients, bias_gradient = entries
     atoms, encoder, bias = parameters
     atom_moments, encoder_moments, bias_moments = moments
+    added, atom_gradients, encoder_gradients = extra
     d = inputs.shape[1]
     to_atom, to_encoder, values_of_row = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(d, np.int32)
     for j in range(begin, end):
@@ -150,6 +152,10 @@ def update_rows(begin, end, entries, inputs, residual, parameters, moments, roun
             for f in range(d):
                 to_atom[f] -= value * error[f]
                 to_encoder[f] += gradient * source[f]
+        if added[j] >= 0:
+            for f in range(d):
+                to_atom[f] += atom_gradients[added[j], f]
+                to_encoder[f] += encoder_gradients[added[j], f]
         radial = np.float32(0)
         for f in range(d):
             radial += to_atom[f] * atoms[j, f]
@@ -176,13 +182,13 @@ def update_rows(begin, end, entries, inputs, residual, parameters, moments, roun
 
 
 @njit(cache=True, parallel=True)
-def parallel_update_rows(parts, entries, inputs, residual, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
+def parallel_update_rows(parts, entries, inputs, residual, extra, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
     """Run `update_rows` over all latents in `parts` ranges."""
     n = len(parameters[0])
     for i in prange(parts):
         update_rows(
             i * n // parts, (i + 1) * n // parts,
-            entries, inputs, residual, parameters, moments, rounded, norms, rates,
+            entries, inputs, residual, extra, parameters, moments, rounded, norms, rates,
         )  # fmt: skip
 
 

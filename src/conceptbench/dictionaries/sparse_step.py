@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, Int64
 
 from conceptbench.dictionaries import kernels
 from conceptbench.dictionaries.candidates import Candidates
@@ -77,6 +77,21 @@ def explain(
     return Explained(support, residual, squares, weights, gradients)
 
 
+@dataclass(frozen=True, eq=False)
+class DenseGradients:
+    """Gradients of some latents that no sparse term holds, for instance of all dead ones on all tokens."""
+
+    latents: Int64[np.ndarray, "some"]
+    atoms: Float32[np.ndarray, "some feature"]
+    encoder: Float32[np.ndarray, "some feature"]
+    encoder_bias: Float32[np.ndarray, "some"]
+
+    @classmethod
+    def none(cls, d: int) -> "DenseGradients":
+        """Return those of no latent."""
+        return cls(np.empty(0, np.int64), *(np.empty((0, d), np.float32) for _ in range(2)), np.empty(0, np.float32))
+
+
 class SparseAdam:
     """Adam on the tensors of an autoencoder with unit atoms, from the firings alone.
 
@@ -96,16 +111,21 @@ class SparseAdam:
             "decoder_bias": np.zeros((2, d), np.float32),
         }
 
-    def update(self, centred: Rows, terms: Sequence[Explained], lr: float) -> None:
+    def update(self, centred: Rows, terms: Sequence[Explained], lr: float, extra: DenseGradients | None = None) -> None:
         """Take one step down the summed terms, whose codes are ReLU(encoder centred + bias) on their supports.
 
         The target of the first term is `centred` itself (its residual holds one row a token, or begins with such
         rows), so that the decoder bias enters it twice; the others' targets do not depend on the decoder bias.
+        `extra` are gradients that come on top.
         """
         share_threads()
         self._steps += 1
         p = self.parameters
+        extra = extra or DenseGradients.none(centred.shape[1])
         entries = self._sorted(terms)
+        entries[-1][extra.latents] += extra.encoder_bias
+        added = np.full(len(p.atoms), -1, np.int64)
+        added[extra.latents] = np.arange(len(extra.latents))
         weights, residual = terms[0].weights[: len(centred)], terms[0].residual[: len(centred)]
         to_centre = -torch.mv(torch.from_numpy(residual).T, torch.from_numpy(weights))
         to_centre -= torch.mv(p.encoder.T, torch.from_numpy(entries[-1]))
@@ -113,7 +133,7 @@ class SparseAdam:
         numbers = lr / (1 - BETA1**self._steps), BETA1, BETA2, math.sqrt(1 - BETA2**self._steps), EPSILON
         rates = tuple(np.float32(number) for number in numbers)
         kernels.parallel_update_rows(
-            ranges(), entries, centred, residuals,
+            ranges(), entries, centred, residuals, (added, extra.atoms, extra.encoder),
             (p.atoms.numpy(), p.encoder.numpy(), p.encoder_bias.numpy()),
             (self._moments["atoms"], self._moments["encoder"], self._moments["encoder_bias"]),
             self._candidates.rounded, self._candidates.norms,

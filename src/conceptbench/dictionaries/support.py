@@ -37,6 +37,11 @@ class Support:
         return Support(before[self.start], self.latents[wanted], self.values[wanted])
 
     @classmethod
+    def empty(cls, tokens: int) -> "Support":
+        """Return the support of tokens on which nothing fires."""
+        return cls(np.zeros(tokens + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+
+    @classmethod
     def of_slots(
         cls,
         count: Int64[np.ndarray, "token"],
