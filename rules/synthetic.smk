@@ -1,5 +1,11 @@
 # Synthetic worlds: dictionaries learnt on activations whose atoms are known, and how much of them they recover.
 
+RECOVERY_CODE = [
+    *("measures/recovery", "measures/recovery_firing", "measures/oracle", "measures/stages/recovery"),
+    *("measures/resampling", "dictionaries/synthetic", "dictionaries/encoding", "dictionaries/evaluate"),
+    *("inference", "seeds", "tables"),
+]
+
 
 rule learn_synthetic:
     input:
@@ -24,20 +30,7 @@ rule measure_recovery:
     input:
         synthetic=[f"{R}/synthetic/{name}/manifest.json" for name in CONFIG.synthetic.worlds],
         stamp=stamp("measure_recovery"),
-        code=code(
-            *(
-                f"measures/{name}"
-                for name in ("recovery", "recovery_firing", "oracle", "stages/recovery", "resampling")
-            ),
-            *(
-                "dictionaries/synthetic",
-                "dictionaries/encoding",
-                "dictionaries/evaluate",
-                "inference",
-                "seeds",
-                "tables",
-            ),
-        ),
+        code=code(*RECOVERY_CODE),
     output:
         **tables("recovery", "recovery_features"),
     log:
