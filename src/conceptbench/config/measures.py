@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from conceptbench.config.remapping import Concepts, Masking, Plants
 from conceptbench.config.sections import Count, Counts, Index, Name, NonNegative, Section
 
 
@@ -31,6 +32,12 @@ class Measures(Section):
     embed_with: tuple[Name, ...] = ()
     """Backbones whose image embeddings judge monosemanticity: a dictionary is judged by the first of them that has
     hooks and is not its own backbone. Empty leaves the measure out."""
+    masking: Masking | None = None
+    """On-top-k and off-top-k masking with its controls; null leaves it out."""
+    concepts: Concepts | None = None
+    """Existing and recruited concepts and the concept-to-class association; null leaves them out."""
+    plants: Plants | None = None
+    """Planted adaptations, on which the estimators of remapping are scored; null leaves them out."""
 
 
 class Figures(Section):

@@ -1,0 +1,57 @@
+"""Measures of what an adaptation does to the concepts: masking, existing and recruited, association, plants."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from conceptbench.config.sections import Count, Counts, Name, Section, Share
+
+Methods = tuple[Name, ...] | None
+MinImages = Annotated[int, Field(ge=2)]
+
+
+class Masking(Section):
+    """On-top-k and off-top-k masking."""
+
+    k: Counts = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+    """Values of k below the dictionary's width; 0 and the width itself are always added."""
+    images: MinImages = 120
+    """Images of each split, at most, evenly over the trained classes."""
+    edits: Annotated[tuple[Literal["keep-error", "replace"], ...], Field(min_length=1)] = ("keep-error", "replace")
+    """Whether an edit keeps the dictionary's error, or replaces tokens by their reconstruction as the paper does."""
+    dense: Annotated[tuple[Literal["kept", "filtered"], ...], Field(min_length=1)] = ("kept", "filtered")
+    """Whether dense latents may be among the top ones, or come after all others."""
+    methods: Methods = ()
+    """Adaptations whose curves are drawn besides zero-shot; null takes all that change the image tower."""
+
+
+class Concepts(Section):
+    """Existing and recruited concepts, and the concept-to-class association."""
+
+    q: Share = 0.1
+    """A latent belongs to a class when it fires on at least this share of the class's images under zero-shot."""
+    q_sweep: tuple[Share, ...] = (0.02, 0.05, 0.2, 0.4)
+    """Other values of q for which the shares are computed."""
+    images: MinImages = 480
+    """Images of each split, at most, evenly over the trained classes."""
+    methods: Methods = None
+    """Adaptations that are measured; null takes all that change the image tower."""
+    exact: Count = 20
+    """Latents of each class whose association is also measured by removing them."""
+    halvings: Count = 20
+    """Random halvings of the images behind each split-half value."""
+    adapted_dictionary: bool = False
+    """Learn the followed dictionary again on each adapted model: a control, and the measure of its validity."""
+
+
+class Plants(Section):
+    """Adaptations with a known truth, on which the estimators are scored."""
+
+    task: Name
+    """Task whose trained classes are planted on."""
+    seeds: Count = 10
+    """Draws of each plant: affected classes, atoms, and the images of split A."""
+    resamples: Count = 10
+    """Samples of images drawn from the population for each of them; repetitions are the product of the two."""
+    images: MinImages = 30
+    """Images of each class in a sample."""
