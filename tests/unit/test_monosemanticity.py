@@ -175,13 +175,13 @@ def test_codes_on_disk_are_judged_on_their_patches(tmp_path):
     dense = rng.random((80, 4)) * (rng.random((80, 4)) < 0.6)
     e = unit(rng, 60, 5)
     write_codes(tmp_path, dense, (0, 1))
-    spec = {"embedding_of": {"b": "judge"}, "seed": 0}
+    spec = {"embedding_of": {"b": "judge"}, "dictionaries": {"mine": "topk"}, "seed": 0}
     rows = np.arange(20, 80)
     found = measure_monosemanticity({"b": tmp_path}, {"b": (1, 2)}, {"judge": e}, rows, spec)
     latents, summary = found["monosemanticity"], found["monosemanticity_summary"]
     expected = [double_loop(dense[20:, latent], e) for latent in range(4)]
     assert latents.loc[latents["seed"] == "1", "score"].to_numpy() == pytest.approx(expected, abs=1e-6)
-    assert set(latents["embedding"]) == {"judge"}
+    assert set(latents["embedding"]) == {"judge"} and set(summary["family"]) == {"topk"}
     mean = summary[summary["statistic"] == "mean_excess"].set_index("seed")
     assert list(mean.index) == ["0", "1", "all"]
     tested = latents[(latents["seed"] == "0") & (latents["note"] == "")]
@@ -195,7 +195,7 @@ def test_codes_on_disk_are_judged_on_their_patches(tmp_path):
 def test_a_backbone_does_not_judge_itself(tmp_path):
     rng = np.random.default_rng(9)
     write_codes(tmp_path, rng.random((60, 2)), (0,))
-    spec = {"embedding_of": {"b": "b"}, "seed": 0}
+    spec = {"embedding_of": {"b": "b"}, "dictionaries": {"mine": "topk"}, "seed": 0}
     with pytest.raises(ConceptBenchError, match="b cannot judge its own latents"):
         measure_monosemanticity({"b": tmp_path}, {"b": (1, 2)}, {"b": unit(rng, 60, 4)}, np.arange(60), spec)
 

@@ -183,6 +183,7 @@ def learnt_world(folder, halves=()):
             codes = made.encode(atoms[:, None, :].repeat(3, axis=1))
             codes.save(folder / "codes" / "block1" / "mine" / run / "codes.safetensors")
     spec = {"hooks": {"b": [1]}, "seeds_of": {"mine": [0, 1, 2], "raw": [0]}, "halves": [], "seed": 0}
+    spec["dictionaries"] = {"mine": "topk", "raw": "raw"}
     return spec, {"b": folder / "learnt"}, {"b": folder / "codes"}, atoms
 
 

@@ -182,12 +182,14 @@ def _measure_truth(config: Config) -> Spec:
 def _measure_monosemanticity(config: Config) -> Spec:
     judges = {name: config.embedding_of(name) for name in sorted(config.hooks)}
     chosen = {name: judge for name, judge in judges.items() if judge is not None}
-    return {"embedding_of": chosen, "on": config.dictionaries.train_on, "seed": config.seed}
+    names = {"dictionaries": _ranked(config)["dictionaries"], "on": config.dictionaries.train_on}
+    return {**names, "embedding_of": chosen, "seed": config.seed}
 
 
 def _measure_stability(config: Config) -> Spec:
     """Halves are learnt dictionaries already; what they are compared on is the held-out split."""
     names = {"seeds_of": _seeds_of(config), "halves": list(config.dictionaries.halves)}
+    names["dictionaries"] = _ranked(config)["dictionaries"]
     hooks = {name: list(blocks) for name, blocks in sorted(config.hooks.items())}
     return {**names, "hooks": hooks, "on": config.dictionaries.train_on, "seed": config.seed}
 

@@ -64,8 +64,6 @@ def rows_shown(table: pd.DataFrame, backbone: str, block: int) -> tuple[pd.DataF
     if len(names) > MOST_ROWS:
         return at_hook(table, *order[0]), f"Shown: {place(*order[0])}; the table has all hook points."
     keys = [(str(b), int(n)) for b, n in table[["backbone", "block"]].itertuples(index=False)]
-    last = [
-        order.index(key) + (0.5 if name in NULLS else 0.0) for key, name in zip(keys, table["dictionary"], strict=True)
-    ]
+    last = [order.index(key) + (0.5 if name in NULLS else 0.0) for key, name in zip(keys, table["family"], strict=True)]
     ranks = pd.Series(last, index=table.index)
     return table.loc[ranks.sort_values(kind="stable").index].reset_index(drop=True), ""

@@ -26,16 +26,19 @@ from conceptbench.figures.style import (
     tidy,
 )
 
-LATENT_COLUMNS: Final = ("backbone", "block", "dictionary", "seed", "latent", "firing_images", "excess", "q", "note")
+LATENT_COLUMNS: Final = (
+    *("backbone", "block", "dictionary", "family", "seed"),
+    *("latent", "firing_images", "excess", "q", "note"),
+)
 SUMMARY_COLUMNS: Final = (
-    *("backbone", "block", "dictionary", "embedding", "statistic"),
+    *("backbone", "block", "dictionary", "family", "embedding", "statistic"),
     *("estimate", "low", "high", "n", "seed", "note"),
 )
 LEARNED = Key(f"learned dictionary, {INTERVAL}", PALETTE[0], "o")
 NULL = Key(f"null, {INTERVAL}", NULL_COLOUR, "s")
 PERMUTED = Key("images permuted", "#262626", "|", "none", size=9)
-COMPARED: Final = ("random",)
-"""Nulls drawn beside the followed dictionary in the cloud of latents."""
+COMPARED: Final = "random"
+"""Method of the null drawn beside the followed dictionary in the cloud of latents."""
 
 
 @figure_look()
@@ -71,8 +74,8 @@ def draw_monosemanticity(
     excess, share, points = sheet.body.subplots(1, 3, width_ratios=[1, 1, 1.35])
     for at, name in enumerate(names):
         mine = shown[(shown[["backbone", "block", "dictionary"]] == list(name)).all(axis=1)]
-        _row(excess, mine, at, "mean_excess", str(name[2]))
-        _row(share, mine, at, "significant_share", str(name[2]))
+        _row(excess, mine, at, "mean_excess")
+        _row(share, mine, at, "significant_share")
     name_rows(excess, names)
     share.set_yticks(range(len(names)), [""] * len(names))
     share.set_ylim(excess.get_ylim())
@@ -89,8 +92,8 @@ def draw_monosemanticity(
     save_figure(sheet, values, stem, formats=formats, dpi=dpi)
 
 
-def _row(axes: Axes, mine: pd.DataFrame, at: int, statistic: str, name: str) -> None:
-    key = NULL if name in NULLS else LEARNED
+def _row(axes: Axes, mine: pd.DataFrame, at: int, statistic: str) -> None:
+    key = NULL if mine["family"].iloc[0] in NULLS else LEARNED
     for _, row in mine[mine["statistic"] == statistic].iterrows():
         if row["seed"] == POOLED_SEED:
             mark(axes, row, at, colour=key.colour, marker=key.marker)
@@ -103,11 +106,12 @@ def _row(axes: Axes, mine: pd.DataFrame, at: int, statistic: str, name: str) -> 
 
 
 def _cloud_rows(latents: pd.DataFrame, dictionary: str) -> pd.DataFrame:
-    """Tested latents of the followed dictionary and of the nulls compared with it, first seed each."""
+    """Tested latents of the followed dictionary and of a null, first seed each."""
     tested = latents[latents["note"].fillna("") == ""]
-    names = [name for name in (dictionary, *COMPARED) if name in set(tested["dictionary"])]
+    nulls = list(dict.fromkeys(tested.loc[tested["family"] == COMPARED, "dictionary"]))
+    names = [name for name in (dictionary, *nulls[:1]) if name in set(tested["dictionary"])]
     parts: list[pd.DataFrame] = []
-    for name in names or list(dict.fromkeys(tested["dictionary"]))[:1]:
+    for name in dict.fromkeys(names or list(tested["dictionary"])[:1]):
         mine = tested[tested["dictionary"] == name]
         parts.append(mine[mine["seed"] == mine["seed"].iloc[0]])
     columns = list(LATENT_COLUMNS)
@@ -116,14 +120,15 @@ def _cloud_rows(latents: pd.DataFrame, dictionary: str) -> pd.DataFrame:
 
 def _cloud(axes: Axes, cloud: pd.DataFrame) -> None:
     """Excess over the number of images on which a latent fires: rare latents can be more alike."""
-    names = list(dict.fromkeys(cloud["dictionary"]))
-    looks: dict[str, dict[str, Any]] = {
-        name: {"color": NULL_COLOUR, "alpha": 0.45} if name in NULLS else {"color": PALETTE[0], "alpha": 0.6}
-        for name in names
-    }
-    for name in sorted(names, key=lambda name: name not in NULLS):
+    names = sorted(
+        dict.fromkeys(zip(cloud["dictionary"], cloud["family"], strict=True)), key=lambda n: n[1] not in NULLS
+    )
+    for name, family in names:
         mine = cloud[cloud["dictionary"] == name]
-        axes.plot(mine["firing_images"], mine["excess"], "o", ms=2.6, mew=0, label=name, rasterized=True, **looks[name])
+        look: dict[str, Any] = (
+            {"color": NULL_COLOUR, "alpha": 0.45} if family in NULLS else {"color": PALETTE[0], "alpha": 0.6}
+        )
+        axes.plot(mine["firing_images"], mine["excess"], "o", ms=2.6, mew=0, label=name, rasterized=True, **look)
     axes.axhline(0, color="#8C8C8C", lw=1, zorder=1)
     axes.set_xscale("log")
     axes.set_xlabel("images on which the latent fires (log axis)")

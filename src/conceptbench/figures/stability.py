@@ -26,7 +26,7 @@ from conceptbench.figures.style import (
 )
 
 COLUMNS: Final = (
-    *("backbone", "block", "dictionary", "runs", "matching", "statistic"),
+    *("backbone", "block", "dictionary", "family", "runs", "matching", "statistic"),
     *("estimate", "low", "high", "n", "seed", "note"),
 )
 MEAN = Key("mean over live latents", PALETTE[0], "o")

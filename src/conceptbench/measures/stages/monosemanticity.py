@@ -28,6 +28,8 @@ from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_
 from conceptbench.seeds import rng
 
 BATCH = 256
+_Key = tuple[str, int, str, str, str]
+"""Backbone, block, dictionary, family, embedding."""
 
 
 def embed_stored(
@@ -56,22 +58,24 @@ def measure_monosemanticity(
 
     Args:
         codes: backbone -> folder of its codes. grids: backbone -> patch grid. embeddings: backbone -> embeddings of the
-            images `rows`. spec: embedding_of (backbone -> the backbone that judges it), seed.
+            images `rows`. spec: embedding_of (backbone -> the backbone that judges it), dictionaries (name -> method,
+            the column `family`), seed.
 
     Raises:
         ConceptBenchError: when a backbone would judge itself.
     """
     panels = {name: make_panel(table, rng(spec["seed"], "monosemanticity")) for name, table in embeddings.items()}
     latents: list[pd.DataFrame] = []
-    found: dict[tuple[str, int, str, str], dict[str, Monosemanticity]] = {}
+    found: dict[_Key, dict[str, Monosemanticity]] = {}
     for backbone, folder in codes.items():
         judge = spec["embedding_of"][backbone]
         if judge == backbone:
             raise ConceptBenchError(f"Backbone {backbone} cannot judge its own latents; name another in embed_with.")
         for encoded in read_encoded(folder):
+            family = spec["dictionaries"][encoded.dictionary]
             result = _judge(encoded, grids[backbone], rows, panels[judge])
-            latents.append(label_columns(result.table, {**encoded.ids, "embedding": judge}))
-            key = (backbone, encoded.block, encoded.dictionary, judge)
+            latents.append(label_columns(result.table, {**encoded.ids, "family": family, "embedding": judge}))
+            key = (backbone, encoded.block, encoded.dictionary, family, judge)
             found.setdefault(key, {})[encoded.seed] = result
     summaries = [row for key, seeds in found.items() for row in _summary(key, seeds, len(rows))]
     return {
@@ -86,11 +90,9 @@ def _judge(encoded: Encoded, grid: tuple[int, int], rows: np.ndarray, panel: Pan
     return measure_latents_alike(image_scores(mine, prefix_tokens=prefix_tokens(mine, grid)), panel)
 
 
-def _summary(
-    key: tuple[str, int, str, str], seeds: Mapping[str, Monosemanticity], n_images: int
-) -> list[dict[str, Any]]:
+def _summary(key: _Key, seeds: Mapping[str, Monosemanticity], n_images: int) -> list[dict[str, Any]]:
     """One row a statistic for every seed and for all seeds together."""
-    ids = dict(zip(("backbone", "block", "dictionary", "embedding"), key, strict=True))
+    ids = dict(zip(("backbone", "block", "dictionary", "family", "embedding"), key, strict=True))
     out = []
     for statistic in STATISTICS:
         bounds = (0.0, 1.0) if statistic == "significant_share" else UNBOUNDED

@@ -17,7 +17,7 @@ from conceptbench.seeds import rng
 
 BATCH: Final = 512
 COLUMNS: Final = (
-    *("backbone", "block", "dictionary", "runs", "matching", "statistic"),
+    *("backbone", "block", "dictionary", "family", "runs", "matching", "statistic"),
     *("estimate", "low", "high", "n", "seed", "note"),
 )
 
@@ -40,19 +40,19 @@ def measure_stability(
     Args:
         dictionaries: backbone -> R/dictionaries/<backbone>. codes: backbone -> folder of the codes on which latents
             count as live. stores: backbone -> (activations, held-out rows), for the dictionaries learnt on halves.
-        spec: hooks, seeds_of, halves, seed.
+        spec: hooks, dictionaries (name -> method), seeds_of, halves, seed.
 
     Returns:
-        backbone, block, dictionary, runs ("seeds": the same training images; "halves": disjoint halves of them),
-        matching (assignment, mutual nearest), statistic (those of `compare`, above_floor, and the floors of `chance`,
-        all in `conceptbench.measures.stability`), estimate, low, high, n (runs), seed (the two runs, "a and b", or
-        "all"), note.
+        backbone, block, dictionary, family (the method), runs ("seeds": the same training images; "halves": disjoint
+        halves of them), matching (assignment, mutual nearest), statistic (those of `compare`, above_floor, and the
+        floors of `chance`, all in `conceptbench.measures.stability`), estimate, low, high, n (runs), seed (the two
+        runs, "a and b", or "all"), note.
     """
     rows: list[dict[str, Any]] = []
     for backbone, blocks in spec["hooks"].items():
         for block in blocks:
             for name, seeds in spec["seeds_of"].items():
-                ids = {"backbone": backbone, "block": block, "dictionary": name}
+                ids = {"backbone": backbone, "block": block, "dictionary": name, "family": spec["dictionaries"][name]}
                 generator = rng(spec["seed"], "stability", backbone, block, name)
                 if len(seeds) > 1:
                     place = Path(f"block{block}") / name
