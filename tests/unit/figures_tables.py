@@ -266,7 +266,7 @@ def stability(places=PLACES) -> pd.DataFrame:
     values = {"mcc": 0.5, "energy_mcc": 0.7, "floor_random": 0.2, "floor_shuffled": 0.3, "shared_decoder": 0.3}
     values |= {"shared_both": 0.1, **{f"frequency_{quarter}": 0.2 * quarter for quarter in (1, 2, 3, 4)}}
     for (backbone, block), dictionary, runs in product(places, ("topk", "random"), ("seeds", "halves")):
-        name = {**ids(backbone, block, dictionary), "runs": runs, "matching": "assignment"}
+        name = {**ids(backbone, block, dictionary), "family": dictionary, "runs": runs, "matching": "assignment"}
         for statistic, value in values.items():
             rows.append(name | {"statistic": statistic} | estimate(value, 0.03, n=3, seed="all"))
             rows.append(name | {"statistic": statistic} | unknown("one pair of runs", "0 and 1") | {"estimate": value})
@@ -277,7 +277,7 @@ def monosemanticity(places=PLACES[:2]) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(6)
     latents, summary = [], []
     for (backbone, block), dictionary in product(places, ("topk", "random")):
-        name = ids(backbone, block, dictionary)
+        name = ids(backbone, block, dictionary) | {"family": dictionary}
         firing = rng.integers(5, 500, 40)
         table = {"latent": np.arange(40), "firing_images": firing, "excess": rng.normal(0.1, 0.05, 40), "q": 0.01}
         note = np.where(firing < 20, "fires on fewer than 20 images", "")
