@@ -235,7 +235,7 @@ def zero_shot() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def kinds(backbones=("clip-tiny", "image-tiny"), seeds=SEEDS) -> tuple[pd.DataFrame, pd.DataFrame]:
+def kinds(backbones=("clip-tiny", "image-tiny"), seeds=("all",)) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(5)
     rows, null = [], []
     for backbone, seed in product(backbones, seeds):

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Draw, Callable[[], tuple[pd.DataFrame, ...]]]] = {
     "overlap": (draw_overlap, lambda: (made.overlap(("flora",)),)),
     "decomposition": (draw_decomposition, lambda: (made.decomposition(("flora",)),)),
     "zero_shot": (draw_zero_shot, lambda: (made.zero_shot(),)),
-    "kinds": (draw_named_kinds, lambda: made.kinds(seeds=("0",))),
+    "kinds": (draw_named_kinds, lambda: made.kinds()),
     "pareto": (draw_pareto, lambda: (made.pareto(),)),
     "stability": (draw_stability, lambda: (made.stability(),)),
     "monosemanticity": (draw_monosemanticity, lambda: made.monosemanticity()),

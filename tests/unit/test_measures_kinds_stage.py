@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -11,7 +12,7 @@ from conceptbench.data import Dataset, DatasetSpec, object_table, prepare_datase
 from conceptbench.dictionaries import Codes
 from conceptbench.measures.kinds import composition_presence
 from conceptbench.measures.kinds_text import kind_compositions
-from conceptbench.measures.stages.kinds import measure_kinds
+from conceptbench.measures.stages.kinds import _pooled, measure_kinds
 
 SPEC = {"seed": 0, "resamples": 100, "permutations": 40}
 WIDTH = 12
@@ -45,9 +46,25 @@ def write_codes(folder: Path, dataset: Dataset, planted: bool) -> Path:
 def test_only_the_planted_kind_is_united(scenes: Dataset, tmp_path: Path) -> None:
     sources = {name: write_codes(tmp_path / name, scenes, name == "planted") for name in ("planted", "noise")}
     tables = measure_kinds(sources, scenes, SPEC)
-    found = tables["kinds"].set_index(["backbone", "kind"])
+    pooled = tables["kinds"][tables["kinds"]["seed"] == "all"]
+    found = pooled.set_index(["backbone", "kind"])
     united = found.loc[("planted", "wug")]
     assert united["latent"] == 3 and united["estimate"] == 1 and united["q"] <= 0.2
     others = found.drop(index=("planted", "wug"))
     assert (others["estimate"] < 0.7).all() and (others["p"] > united["p"]).all()
     assert set(tables["kinds_null"]["backbone"]) == set(sources)
+
+
+def test_seeds_are_pooled_and_groups_with_them() -> None:
+    names = {"backbone": "a", "dictionary": "topk", "kind": "wug"}
+    rows = pd.DataFrame(
+        [{**names, "seed": str(s), "estimate": 0.6 + 0.1 * s, "low": 0.5, "high": 0.9, "selected": 0.7} for s in (0, 1)]
+    )
+    groups = [
+        {"backbone": "a", "dictionary": "topk", "group": g, "seed": "all", "estimate": 0.5 + 0.1 * g} for g in range(3)
+    ]
+    other = [{"backbone": "b", "dictionary": "topk", "group": 0, "seed": "all", "estimate": 0.99}]
+    found = _pooled(rows, pd.DataFrame(groups + other)).iloc[0]
+    assert found["estimate"] == pytest.approx(0.65) and found["seed"] == "all"
+    assert found["p"] == pytest.approx(2 / 4)  # one of three groups lies above
+    assert found["low"] < 0.65 - 0.1 and found["high"] > 0.65 + 0.25

@@ -57,9 +57,7 @@ def test_the_other_tables_give_their_keys() -> None:
         "dictionaries": pd.DataFrame(
             [{**ids, "seed": s, "fvu": 0.1 + s, "l0": 8.0, "dead_share": 0.0} for s in (0, 1)]
         ),
-        "kinds": pd.DataFrame([estimate(**ids, kind="wug", null_high=0.7, q=0.01) | {"seed": "0"}]).drop(
-            columns="block"
-        ),
+        "kinds": pd.DataFrame([estimate(**ids, kind="wug", null_high=0.7, q=0.01)]).drop(columns="block"),
         "overlap": pd.DataFrame(
             [estimate(task="flora", method="maple", half="base", label=-1, k=10, statistic="jaccard", comparison="gap")]
         ),

@@ -143,15 +143,14 @@ def _comparison(table: pd.DataFrame, main: MainHook) -> Metrics:
 
 
 def _kinds(table: pd.DataFrame) -> Metrics:
-    """United AUROC of every kind, averaged over seeds, and how many kinds a latent unites beyond the null."""
+    """United AUROC of every kind over all seeds, and how many kinds a latent unites beyond the null."""
     out: Metrics = {}
-    for (backbone, dictionary), part in table.groupby(["backbone", "dictionary"], sort=False):
+    for (backbone, dictionary), part in _pooled(table).groupby(["backbone", "dictionary"], sort=False):
         key = f"kinds.{backbone}.{dictionary}"
-        for kind, rows in part.groupby("kind", sort=False):
-            _put(out, f"{key}.{kind}.united_auroc", rows[["estimate", "low", "high"]].mean().to_dict())
-        _put(out, f"{key}.null_high", {"estimate": part["null_high"].mean()})
-        beyond = part.assign(beyond=part["q"] <= FALSE_DISCOVERY).groupby("seed")["beyond"].sum()
-        out[f"{key}.n_beyond_null"] = float(beyond.mean())
+        for row in _records(part):
+            _put(out, f"{key}.{row['kind']}.united_auroc", row)
+        _put(out, f"{key}.null_high", {"estimate": part["null_high"].iloc[0]})
+        out[f"{key}.n_beyond_null"] = float((part["q"] <= FALSE_DISCOVERY).sum())
     return out
 
 

@@ -20,9 +20,6 @@ COSTLY_DIVISOR: Final = 5
 MOST_SEARCHES: Final = 20
 """Permutations of a null that repeats the whole search over latents, at most: a mean and a quantile, no p-value."""
 
-MOST_GROUPS: Final = 100
-"""Random groups of the null of named kinds, at most: the smallest p is then 0.01."""
-
 
 def costly_resamples(n_resamples: int) -> int:
     """Resamples of the measures that are costly for each resample (docs/method.md, section 1)."""
@@ -62,3 +59,23 @@ def two_sided_p(replicates: NDArray[np.floating[Any]]) -> float:
     finite = replicates[np.isfinite(replicates)]
     tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
     return float(min(1.0, 2 * (tail + 1) / (finite.size + 1)))
+
+
+def nested_columns(values: NDArray[Any], images: Weights, seeds: Weights) -> NDArray[np.float64]:
+    """Replicates [resample, column] of the mean of values [seed, image, column]; see `nested_means`."""
+    total = np.zeros((len(images), values.shape[2]))
+    scaled = images / images.sum(axis=1, keepdims=True)
+    for at, table in enumerate(values):
+        total += (scaled @ table.astype(np.float64)) * seeds[:, at : at + 1]
+    return total
+
+
+def halves_weights(n: int, n_draws: int, rng: np.random.Generator, *, resample: bool) -> tuple[Weights, Weights]:
+    """Weights [draw, image] of two disjoint random halves, each summing to one; resampled inside each half if asked."""
+    first, second = np.zeros((n_draws, n)), np.zeros((n_draws, n))
+    for draw in range(n_draws):
+        order = rng.permutation(n)
+        for weights, rows in ((first[draw], order[: n // 2]), (second[draw], order[n // 2 :])):
+            chosen = rng.choice(rows, rows.size) if resample else rows
+            np.add.at(weights, chosen, 1.0 / rows.size)
+    return first, second
