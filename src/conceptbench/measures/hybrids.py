@@ -9,9 +9,8 @@ at the image through A). A's activations under A's blocks always keep their own,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,9 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.measures.readout import AdaptedModel, half_rows, pixel_batches
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
@@ -32,19 +31,6 @@ Variant = Literal["averaged", "own"]
 MODELS: tuple[Model, Model] = ("zero-shot", "adapted")
 Features = dict[tuple[Model, Model, Variant], Tensor]
 """(source of the activations, source of the blocks, variant) -> image features [image, embed], not normalised."""
-
-
-class AdaptedModel(Protocol):
-    """What a hybrid needs of an adapter: a changed image side and logits from image features."""
-
-    def image_context(self, backbone: Any) -> AbstractContextManager[None]:
-        """Inside it the backbone's image tower is the adapted one."""
-
-    def classify(self, backbone: Any, features: Any, class_names: Sequence[str]) -> Any:
-        """Logits of image features under the adapter's text side."""
-
-    def missing_note(self, class_names: Sequence[str]) -> str:
-        """Why these classes cannot be scored; empty when they can."""
 
 
 @torch.no_grad()
@@ -116,17 +102,20 @@ def hybrid_predictions(
         or adapted), correct, log_likelihood. Halves that the adapter cannot score have no rows.
     """
     prompts = mean_prompt_states(
-        backbone, adapter, _pixels(backbone, dataset, _rows(dataset, split_a, halves), batch_size, False), block
+        backbone,
+        adapter,
+        pixel_batches(backbone, dataset, half_rows(dataset, split_a, halves), batch_size, False),
+        block,
     )
     frames: list[pd.DataFrame] = []
     for half, candidates in halves.items():
         names = [dataset.classes[label] for label in candidates]
         if adapter.missing_note(names):
             continue
-        rows = _rows(dataset, split_b, {half: candidates})
+        rows = half_rows(dataset, split_b, {half: candidates})
         labels = np.asarray(dataset.labels(rows), dtype=np.int64)
         start = 0
-        for pixels in _pixels(backbone, dataset, rows, batch_size, progress):
+        for pixels in pixel_batches(backbone, dataset, rows, batch_size, progress):
             features = hybrid_features(backbone, adapter, pixels, block, prompts)
             stop = start + len(pixels)
             scored = _score(backbone, (zero_shot, adapter), features, names, labels[start:stop], candidates)
@@ -136,24 +125,6 @@ def hybrid_predictions(
         raise ConceptBenchError(f"The adapter can score no half of data set {dataset.name!r}; nothing to decompose.")
     columns = ["half", "image", "label", "variant", "source", "blocks", "text", "correct", "log_likelihood"]
     return pd.concat(frames, ignore_index=True)[columns]
-
-
-def _rows(dataset: Dataset, split: str, halves: dict[str, list[int]]) -> NDArray[np.int64]:
-    rows = np.asarray(dataset.rows(split), dtype=np.int64)
-    wanted = [label for labels in halves.values() for label in labels]
-    rows = rows[np.isin(np.asarray(dataset.labels(rows)), wanted)]
-    if not rows.size:
-        raise ConceptBenchError(f"Data set {dataset.name!r} has no images of the classes in its {split} split.")
-    return rows
-
-
-def _pixels(
-    backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64], batch_size: int, progress: bool
-) -> Iterator[Tensor]:
-    starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, desc=f"hybrids on {dataset.name}", unit="batch", disable=not progress):
-        batch = rows[start : start + batch_size]
-        yield backbone.preprocess(dataset.pictures(batch)).to(backbone.device)
 
 
 def _score(

@@ -26,7 +26,14 @@ from scipy.stats import rankdata
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
 from conceptbench.measures.latents import PAPER_TAU
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_means, seed_weights
+from conceptbench.measures.resampling import (
+    ALL_SEEDS,
+    halves_weights,
+    image_weights,
+    interval,
+    nested_means,
+    seed_weights,
+)
 from conceptbench.measures.sparse import SparseCodes, image_scores
 
 Values = NDArray[np.float64]
@@ -204,12 +211,12 @@ def _class_rows(
     z, a = before[:, active], after[:, active]
     n = len(z)
     point = {"adapted": overlap_statistics(z.mean(axis=0)[None], a.mean(axis=0)[None], spec)}
-    first, second = _halves(n, spec.n_splits, rng, resample=False)
+    first, second = halves_weights(n, spec.n_splits, rng, resample=False)
     point["adapted_halves"] = overlap_statistics(first @ z, second @ a, spec)
     point["null_halves"] = overlap_statistics(first @ z, second @ z, spec)
     whole = image_weights(n, spec.n_resamples, rng) / n
     drawn = {"adapted": overlap_statistics(whole @ z, whole @ a, spec)}
-    first, second = _halves(n, spec.n_resamples, rng, resample=True)
+    first, second = halves_weights(n, spec.n_resamples, rng, resample=True)
     drawn["adapted_halves"] = overlap_statistics(first @ z, second @ a, spec)
     drawn["null_halves"] = overlap_statistics(first @ z, second @ z, spec)
     rows = []
@@ -227,17 +234,6 @@ def _row(key: Key, comparison: str, estimate: Estimate) -> dict[str, Any]:
     columns = estimate.row()
     del columns["seed"]
     return {"statistic": key[0], "k": key[1], "comparison": comparison, **columns}
-
-
-def _halves(n: int, n_draws: int, rng: np.random.Generator, *, resample: bool) -> tuple[Values, Values]:
-    """Weights [draw, image] of two disjoint random halves, each summing to one; resampled inside each half if asked."""
-    first, second = np.zeros((n_draws, n)), np.zeros((n_draws, n))
-    for draw in range(n_draws):
-        order = rng.permutation(n)
-        for weights, rows in ((first[draw], order[: n // 2]), (second[draw], order[n // 2 :])):
-            chosen = rng.choice(rows, rows.size) if resample else rows
-            np.add.at(weights, chosen, 1.0 / rows.size)
-    return first, second
 
 
 def _spread(point: float, drawn: Values, n: int, key: Key, comparison: str) -> Estimate:

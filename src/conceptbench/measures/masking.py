@@ -1,0 +1,231 @@
+"""On-top-k and off-top-k masking: how much of a classification a few latents carry, beside its controls.
+
+Latents are ranked on split A (`selection`), predictions are scored on split B. On: only the k first latents of an
+image's ranking stay; off: the k first are removed. Rankings: the aggregate of the image's own class (`true`, the
+paper's, which knows the answer), of the class that the unedited model predicts (`predicted`), of another class
+(`wrong`), of the whole data set (`dataset`), random latents among all (`random`), and random latents among those active
+on the image that match those of `true` in frequency and mass (`matched`). `pca`: the k first principal components of
+the tokens of split A instead of k latents.
+
+Both the replacing edit of the paper and the one that keeps the dictionary's error are made (`edits`). Blocks below the
+hook point and the encoding are not repeated: a curve costs one upper half for each k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conceptbench.dictionaries import Codes, Dictionary
+from conceptbench.measures.edits import (
+    Base,
+    Firings,
+    atoms_in_raw_units,
+    base_tokens,
+    off_steps,
+    on_steps,
+    removal_curve,
+)
+from conceptbench.measures.matched import Active, matched_ranks
+from conceptbench.measures.readout import Activations, Readout
+from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_columns, seed_weights
+from conceptbench.measures.selection import Dense, Selected, class_ranks, dataset_ranks
+
+Ranks = dict[str, Int64[np.ndarray, "image latent"]]
+Outcomes = Float[np.ndarray, "outcome k image"]
+OUTCOMES: Final = ("accuracy", "log_likelihood", "kl")
+SELECTIONS: Final = ("true", "predicted", "wrong", "dataset", "matched", "random")
+DIRECTIONS: Final = ("on", "off")
+BALANCE: Final = ("active_latents", "mass_share", "frequency")
+PCA: Final = "pca"
+CONTRASTS: Final = (("true", "matched"), ("true", "predicted"), ("true", "wrong"), ("predicted", "matched"))
+"""Pairs of rankings whose difference is reported: beyond the control, and what knowing the answer adds."""
+
+
+def k_grid(ks: Sequence[int], width: int) -> Int64[np.ndarray, " k"]:
+    """The asked-for values of k below the width, with 0 and the width itself."""
+    return np.array([0, *(k for k in sorted(set(ks)) if 0 < k < width), width], dtype=np.int64)
+
+
+def image_ranks(
+    selected: Selected,
+    dense: Dense,
+    targets: Int64[np.ndarray, " image"],
+    predicted: Int64[np.ndarray, " image"],
+    active: Active,
+    rng: np.random.Generator,
+) -> Ranks:
+    """The ranking of latents of every image under each selection; `wrong` draws another class uniformly."""
+    of_class = class_ranks(selected, dense)
+    n, width = len(targets), of_class.shape[1]
+    wrong = (targets + rng.integers(1, len(of_class), n)) % len(of_class)
+    return {
+        "true": of_class[targets],
+        "predicted": of_class[predicted],
+        "wrong": of_class[wrong],
+        "dataset": np.broadcast_to(dataset_ranks(selected, dense), (n, width)),
+        "matched": matched_ranks(active, of_class[targets], rng),
+        "random": rng.permuted(np.tile(np.arange(width), (n, 1)), axis=1),
+    }
+
+
+def masking_curves(
+    readout: Readout,
+    activations: Activations,
+    dictionary: Dictionary,
+    codes: Codes,
+    ranks: Mapping[str, Int64[np.ndarray, "image latent"]],
+    ks: Int64[np.ndarray, " k"],
+    base: Base,
+) -> dict[tuple[str, str], Outcomes]:
+    """Accuracy, log-likelihood and KL from the unedited prediction, for each (ranking, direction), k and image.
+
+    Args:
+        codes: of the activations. ks: ascending, from 0 to the width (`k_grid`).
+    """
+    firings, atoms = Firings.of(codes), atoms_in_raw_units(dictionary, activations.tokens)
+    start = base_tokens(dictionary, activations.tokens, codes, base)
+    n = len(activations.rows)
+    out = {(name, way): np.empty((len(OUTCOMES), len(ks), n)) for name in ranks for way in DIRECTIONS}
+    for part in activations.batches():
+        mine, _ = firings.images(part)
+        plain = readout.log_probabilities(activations.tokens[part], activations.prompts[part])
+        for name, rank in ranks.items():
+            of_firing = rank[part][mine.image, mine.latent]
+            for way, step in (("on", on_steps(of_firing, ks)), ("off", off_steps(of_firing, ks))):
+                states = removal_curve(start[part], mine, step, len(ks), atoms)
+                scored = _score(readout, states, activations, part, plain)
+                out[name, way][:, :, part] = scored[:, ::-1] if way == "on" else scored
+    return out
+
+
+def pca_curves(
+    readout: Readout, activations: Activations, fitted_on: Activations, ks: Int64[np.ndarray, " k"]
+) -> dict[tuple[str, str], Outcomes]:
+    """The same curves with the k first principal components of all tokens of split A in place of k latents.
+
+    On: the mean and the k components stay; off: they are removed and the mean stays. k beyond the features is left out
+    (NaN), because there is no such component.
+    """
+    tokens = fitted_on.tokens.reshape(-1, fitted_on.tokens.shape[2]).double()
+    mean = tokens.mean(dim=0)
+    centred = tokens - mean
+    vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+    ranks = [int(k) for k in ks if k <= tokens.shape[1]]
+    n = len(activations.rows)
+    out = {(PCA, way): np.full((len(OUTCOMES), len(ks), n), np.nan) for way in DIRECTIONS}
+    for part in activations.batches():
+        x = activations.tokens[part]
+        plain = readout.log_probabilities(x, activations.prompts[part])
+        for way in DIRECTIONS:
+            states = _projections(x, mean.to(x), vectors.to(x), ranks, way)
+            out[PCA, way][:, : len(ranks), part] = _score(readout, states, activations, part, plain)
+    return out
+
+
+def _projections(x: Tensor, mean: Tensor, vectors: Tensor, ranks: Sequence[int], way: str) -> Iterator[Tensor]:
+    centred = x - mean
+    scores = centred @ vectors
+    for k in ranks:
+        kept = scores[..., :k] @ vectors[:, :k].T
+        if way == "on":
+            yield x if k == x.shape[2] else mean + kept
+        else:
+            yield x if k == 0 else x - kept
+
+
+def _score(
+    readout: Readout, states: Iterator[Tensor], activations: Activations, part: slice, plain: NDArray[np.float64]
+) -> Outcomes:
+    """Outcomes [outcome, state, image] of the states of one batch."""
+    targets, prompts = activations.targets[part], activations.prompts[part]
+    rows = np.arange(len(targets))
+    scored = []
+    for state in states:
+        found = readout.log_probabilities(state, prompts)
+        divergence = (np.exp(plain) * (plain - found)).sum(axis=1)
+        scored.append((found.argmax(axis=1) == targets, found[rows, targets], divergence))
+    return np.stack([np.stack(column) for column in zip(*scored, strict=True)]).astype(np.float64)
+
+
+def balance(
+    active: Active,
+    ranks: Mapping[str, Int64[np.ndarray, "image latent"]],
+    ks: Int64[np.ndarray, " k"],
+    frequency: Float[np.ndarray, " latent"],
+) -> dict[str, Float[np.ndarray, "statistic k image"]]:
+    """What the top k hit on each image: active latents, share of the image's mass, mean frequency (0 when none)."""
+    n = len(active.starts) - 1
+    total = np.maximum(np.bincount(active.image, weights=active.mass, minlength=n), np.finfo(np.float64).tiny)
+    out = {}
+    for name, rank in ranks.items():
+        own = rank[active.image, active.latent]
+        found = np.empty((len(BALANCE), len(ks), n))
+        for at, k in enumerate(ks):
+            hit = own < k
+            count = np.bincount(active.image[hit], minlength=n)
+            mass = np.bincount(active.image[hit], weights=active.mass[hit], minlength=n)
+            often = np.bincount(active.image[hit], weights=frequency[active.latent[hit]], minlength=n)
+            found[:, at] = count, mass / total, often / np.maximum(count, 1)
+        out[name] = found
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Curves of several seeds under one heading: arrays [outcome, k, image] by seed and (ranking, direction)."""
+
+    heading: dict[str, Any]
+    of_seed: tuple[dict[tuple[str, str], Outcomes], ...]
+
+
+def curve_table(
+    curves: Sequence[Curves],
+    names: Sequence[str],
+    ks: Int64[np.ndarray, " k"],
+    targets: Int64[np.ndarray, " image"],
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> pd.DataFrame:
+    """Means with intervals: images within classes, seeds first; the same resamples for every curve.
+
+    Returns:
+        the headings' columns, selection, direction, k, outcome (one of `names`), estimate, low, high, n, seed, note.
+    """
+    weights = image_weights(len(targets), n_resamples, rng, targets)
+    shares = seed_weights(len(curves[0].of_seed), n_resamples, rng)
+    rows: list[dict[str, Any]] = []
+    for group in curves:
+        for key in group.of_seed[0]:
+            values = np.stack([found[key] for found in group.of_seed])
+            columns = values.reshape(len(values), -1, len(targets)).transpose(0, 2, 1)
+            drawn = nested_columns(columns, weights, shares)
+            point = columns.mean(axis=(0, 1))
+            head = group.heading | {"selection": key[0], "direction": key[1]}
+            for at in range(columns.shape[2]):
+                outcome, k = names[at // len(ks)], int(ks[at % len(ks)])
+                estimate = interval(float(point[at]), drawn[:, at], len(targets)).row(ALL_SEEDS)
+                rows.append(head | {"k": k, "outcome": outcome} | estimate)
+    return pd.DataFrame(rows)
+
+
+def contrasts(curves: Curves) -> Curves:
+    """The differences of `CONTRASTS`, image by image, as curves named `<one>-<other>`."""
+    differences = tuple(
+        {
+            (f"{one}-{other}", way): found[one, way] - found[other, way]
+            for one, other in CONTRASTS
+            for way in DIRECTIONS
+            if (one, way) in found and (other, way) in found
+        }
+        for found in curves.of_seed
+    )
+    return Curves(curves.heading, differences)

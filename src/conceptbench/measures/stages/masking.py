@@ -1,0 +1,156 @@
+"""Rule measure_masking: curves of on-top-k and off-top-k masking of zero-shot and adapted models, with controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from conceptbench.adaptation import Adapter
+from conceptbench.backbones import Backbone
+from conceptbench.data import Dataset
+from conceptbench.dictionaries import Dictionary
+from conceptbench.measures.edits import Base
+from conceptbench.measures.masking import (
+    BALANCE,
+    OUTCOMES,
+    Curves,
+    Outcomes,
+    balance,
+    contrasts,
+    curve_table,
+    image_ranks,
+    k_grid,
+    masking_curves,
+    pca_curves,
+)
+from conceptbench.measures.matched import active_latents
+from conceptbench.measures.readout import targets_of
+from conceptbench.measures.selection import Dense, Selected, select_on
+from conceptbench.measures.stages.models import (
+    SPLIT_A,
+    SPLIT_B,
+    ZERO_SHOT,
+    Images,
+    Model,
+    heading,
+    run_model,
+    trained_half,
+)
+from conceptbench.seeds import rng
+
+TABLES = ("masking", "masking_contrasts", "masking_balance")
+CROSSED = ("true", "dataset")
+"""Rankings that are also taken from the other model: selection by one backbone, inference by the other."""
+Found = dict[tuple[str, str], Outcomes]
+
+
+@dataclass(frozen=True)
+class View:
+    """One family of curves."""
+
+    selected_by: str
+    model: str
+    edit: Base
+    dense: Dense
+
+
+def measure_masking(
+    task: str,
+    backbone: Backbone,
+    dataset: Dataset,
+    adapters: Mapping[str, Mapping[int, Adapter]],
+    dictionaries: Mapping[int, Dictionary],
+    spec: Mapping[str, Any],
+) -> dict[str, pd.DataFrame]:
+    """Tables ``masking``, ``masking_contrasts`` and ``masking_balance`` of one task (docs/method.md).
+
+    Args:
+        adapters: model (zero-shot first, then methods) -> seed -> adapter. dictionaries: seed -> dictionary.
+    """
+    options = spec["masking"]
+    images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
+    found: dict[View, list[Found]] = {}
+    hits: dict[tuple[str, str], list[Found]] = {}
+    ks = k_grid(options["k"], next(iter(dictionaries.values())).width)
+    for seed, dictionary in dictionaries.items():
+        models = {
+            name: run_model(backbone, of_seed[seed], dataset, images, spec["block"], dictionary)
+            for name, of_seed in adapters.items()
+        }
+        for name in models:
+            for dense in options["dense"]:
+                stream = rng(spec["seed"], "masking", task, name, dense, seed)
+                curves, hit = _mask(models, name, dictionary, ks, dense, spec, stream)
+                for view, of_view in curves.items():
+                    found.setdefault(view, []).append(of_view)
+                hits.setdefault((name, dense), []).append(hit)
+    curves_of = [
+        Curves(
+            heading(images, model=view.model, selected_by=view.selected_by) | {"edit": view.edit, "dense": view.dense},
+            tuple(of_seed),
+        )
+        for view, of_seed in found.items()
+    ]
+    hit_of = [
+        Curves(heading(images, model=name) | {"dense": dense}, tuple(of_seed))
+        for (name, dense), of_seed in hits.items()
+    ]
+    targets = targets_of(dataset, images.rows[SPLIT_B], images.candidates)
+    return _tables(images, curves_of, hit_of, ks, targets, spec)
+
+
+def _tables(
+    images: Images,
+    curves: list[Curves],
+    hit: list[Curves],
+    ks: np.ndarray,
+    targets: np.ndarray,
+    spec: Mapping[str, Any],
+) -> dict[str, pd.DataFrame]:
+    """The three tables, each with its own stream of resamples."""
+    parts = {
+        "masking": (curves, OUTCOMES),
+        "masking_contrasts": ([c for c in map(contrasts, curves) if c.of_seed[0]], OUTCOMES),
+        "masking_balance": (hit, BALANCE),
+    }
+    return {
+        name: curve_table(group, names, ks, targets, rng(spec["seed"], name, images.task), spec["resamples"])
+        for name, (group, names) in parts.items()
+    }
+
+
+def _mask(
+    models: Mapping[str, Model],
+    name: str,
+    dictionary: Dictionary,
+    ks: np.ndarray,
+    dense: Dense,
+    spec: Mapping[str, Any],
+    stream: np.random.Generator,
+) -> tuple[dict[View, Found], Found]:
+    """Curves of one model and seed, with its own rankings and with another model's; and what its top k hit."""
+    mine = models[name]
+    scored = mine.activations[SPLIT_B]
+    predicted = mine.readout.predict(scored).argmax(axis=1)
+    statistics = {other: _statistics(model, spec) for other, model in models.items()}
+    active = active_latents(mine.codes[SPLIT_B], dictionary, statistics[name].frequency)
+    sources = [name] + [o for o in models if dense == "kept" and o != name and ZERO_SHOT in (o, name)]
+    ranks = {o: image_ranks(statistics[o], dense, scored.targets, predicted, active, stream) for o in sources}
+    reference = pca_curves(mine.readout, scored, mine.activations[SPLIT_A], ks) if dense == "kept" else {}
+    out = {}
+    for edit, source in product(spec["masking"]["edits"], sources):
+        wanted = {key: rank for key, rank in ranks[source].items() if source == name or key in CROSSED}
+        curves = masking_curves(mine.readout, scored, dictionary, mine.codes[SPLIT_B], wanted, ks, edit)
+        out[View(source, name, edit, dense)] = curves | (reference if source == name else {})
+    hit = balance(active, ranks[name], ks, statistics[name].frequency)
+    return out, {(selection, ""): values for selection, values in hit.items()}
+
+
+def _statistics(model: Model, spec: Mapping[str, Any]) -> Selected:
+    targets = model.activations[SPLIT_A].targets
+    return select_on(model.codes[SPLIT_A], targets, len(model.readout.class_names), spec["firing_threshold"])
