@@ -2,7 +2,7 @@
 
 RECOVERY_CODE = [
     *("measures/recovery", "measures/recovery_firing", "measures/oracle", "measures/stages/recovery"),
-    *("measures/resampling", "dictionaries/synthetic", "dictionaries/encoding", "dictionaries/evaluate"),
+    *("measures/resampling", "measures/nulls", "dictionaries/synthetic", "dictionaries/encoding", "dictionaries/evaluate"),
     *("inference", "seeds", "tables"),
 ]
 

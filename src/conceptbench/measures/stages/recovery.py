@@ -14,6 +14,7 @@ from conceptbench.dictionaries import load_dictionary
 from conceptbench.dictionaries.evaluate import FvuCalculator
 from conceptbench.dictionaries.synthetic import Tokens, World, world_spec
 from conceptbench.inference import Estimate
+from conceptbench.measures.nulls import NULL_METHODS
 from conceptbench.measures.oracle import project, pursue
 from conceptbench.measures.recovery import align, alignment_scores, chance_mcc
 from conceptbench.measures.recovery_firing import (
@@ -28,8 +29,8 @@ from conceptbench.measures.resampling import ALL_SEEDS, Weights, image_weights, 
 from conceptbench.seeds import rng
 from conceptbench.tables import read_json
 
-FLOORS: Final = ("random", "raw", "pca", "k-means", "frozen")
-"""Methods without learnt atoms, or without a sparse code: what any score is to be held against."""
+FLOORS: Final = (*NULL_METHODS, "k-means")
+"""Methods without learnt atoms, or with one atom a token: what any score is to be held against."""
 TRUE_OMP, TRUE_TOPK = "true-omp", "true-topk"
 """Names of the ceilings in the tables: the true atoms with pursuit, and with a tied linear encoder."""
 
