@@ -156,6 +156,7 @@ TRAINING: Final[Columns] = (
     ("toolkit", toolkit),
     ("tokens/s", rate_or_reason("tokens_per_s")),
     ("against the fastest peer", of("ratio_to_fastest_peer", ".2f")),
+    ("against sparsify changed to bf16", of("ratio_to_fastest_changed_peer", ".2f")),
     ("peak memory (MiB)", of("peak_rss_mib", ",.0f")),
     ("held-out FVU", of("fvu", ".4f")),
     ("tokens", of("tokens")),
@@ -177,8 +178,10 @@ BREAKDOWN: Final[Columns] = (
 LOCKSTEP: Final[Columns] = (
     ("how", of("setting")),
     ("dictionaries", of("dictionaries")),
-    ("seconds", lambda row: f"{min(row['seconds']):.1f}"),
-    ("cost against one by one", of("cost", ".0%")),
+    ("seconds of learning", of("seconds", ".1f")),
+    ("of one by one", of("cost", ".0%")),
+    ("seconds with start-up", of("process_seconds", ".1f")),
+    ("of one by one, with start-up", of("process_cost", ".0%")),
     ("tokens/s over all", of("tokens_per_s", ",.0f")),
     ("peak memory of a process (MiB)", of("peak_rss_mib", ",.0f")),
 )

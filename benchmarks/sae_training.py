@@ -29,8 +29,10 @@ from conceptbench.provenance import describe_code
 from conceptbench.tables import read_json, write_json
 
 RATES: Final = FOLDER / "learning_rates.json"
-TUNING_FACTOR: Final = 3.0
-TUNING_RANGE: Final = (0.03, 100.0)
+TUNING_REACH: Final = 8
+"""Largest exponent j of the multiples 3^(j/2) that are tried."""
+DIVERGED: Final = 1e9
+"""Stands for the FVU of a training that did not stay finite."""
 HELD_OUT_CHUNKS: Final = 4
 HEAD_STEPS: Final = 16
 """Our `learn` reads this many batches before its first step, to fit the normaliser; they are trained on too."""
@@ -50,6 +52,8 @@ class Toolkit:
     environment: str | None
     """None: the project's own."""
     note: str = ""
+    offered: bool = True
+    """Whether the toolkit has this setting; if not, it was changed for this benchmark."""
 
     @property
     def label(self) -> str:
@@ -77,7 +81,7 @@ TOOLKITS: Final = (
     ),
     Toolkit(
         "sparsify", "bf16", by_root_of_width(5e-3), "train_sparsify.py", "eai-sparsify", "sparsify",
-        "its forward pass in bf16 autocast for the CPU, as it has it for CUDA; it does not offer that itself",
+        "changed: its forward pass in bf16 autocast for the CPU, as it has it for CUDA", offered=False,
     ),
     Toolkit(
         "overcomplete", "as shipped", constant(5e-4), "train_overcomplete.py", "overcomplete", "overcomplete",
@@ -217,10 +221,15 @@ def held_out_fvu(group: Group, folder: Path) -> float | None:
 
 
 def rows_of(group: Group, results: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of one group; the fastest peer is the fastest in any setting."""
-    speeds = {t.label: speed(group, results[t.label]) for t in TOOLKITS}
-    peers = [value for t in TOOLKITS if t.name != OURS and (value := speeds[t.label]) is not None]
-    return [row_of(group, toolkit, results, speeds[toolkit.label], max(peers, default=None)) for toolkit in TOOLKITS]
+    """Return the rows of one group."""
+    speeds = {toolkit.label: speed(group, results[toolkit.label]) for toolkit in TOOLKITS}
+    return [row_of(group, toolkit, results, speeds) for toolkit in TOOLKITS]
+
+
+def fastest_peer(speeds: Mapping[str, float | None], offered: bool) -> float | None:
+    """Return the tokens/s of the fastest peer in a setting it offers, or in one that it was changed for."""
+    peers = [toolkit.label for toolkit in TOOLKITS if toolkit.name != OURS and toolkit.offered is offered]
+    return max((value for label in peers if (value := speeds[label]) is not None), default=None)
 
 
 def speed(group: Group, result: Mapping[str, Any]) -> float | None:
@@ -229,10 +238,11 @@ def speed(group: Group, result: Mapping[str, Any]) -> float | None:
 
 
 def row_of(
-    group: Group, toolkit: Toolkit, results: Mapping[str, Any], value: float | None, fastest: float | None
-) -> Row:
+    group: Group, toolkit: Toolkit, results: Mapping[str, Any], speeds: Mapping[str, float | None]
+) -> Row:  # fmt: skip
     """Return the row of one toolkit."""
     result, shape = results[toolkit.label], Shape(group.d, group.width, group.k, group.batch)
+    value, fastest, changed = speeds[toolkit.label], fastest_peer(speeds, True), fastest_peer(speeds, False)
     shapes = {"d": group.d, "width": group.width, "k": group.k, "batch": group.batch}
     common: dict[str, Any] = {
         "toolkit": toolkit.name, "method": "TopK", "setting": toolkit.setting, "shapes": shapes, "rate": "tokens_per_s",
@@ -248,8 +258,9 @@ def row_of(
         share_of_floor=least.seconds * value / group.batch, note=toolkit.note,
         more={
             "tokens": steps * group.batch, "lr": result["lr"], "steps_timed": len(result["step_seconds"]),
+            "ratio_to_fastest_changed_peer": value / changed if changed else None,
             "step_seconds": [round(float(second), 4) for second in seconds],
-            "floor_seconds": {part: round(value, 4) for part, value in asdict(least).items()},
+            "floor_seconds": {part: round(share, 4) for part, share in asdict(least).items()},
             "operations": shape.encoder_operations + shape.sparse_operations, "bytes": shape.bytes_moved,
             "torch": result["versions"]["torch"],
         },
@@ -267,36 +278,48 @@ def tune(group: Group, only: Sequence[str] | None) -> None:
     for toolkit in (toolkit for toolkit in TOOLKITS if toolkit.setting == "as shipped"):
         if only and toolkit.name not in only:
             continue
-        tried = climb(lambda multiple, toolkit=toolkit: tuning_fvu(group, toolkit, multiple))
         known = read_json(RATES) if RATES.is_file() else {"multiples": {}, "fvu": {}}
-        known["multiples"][toolkit.name] = min(tried, key=lambda multiple: tried[multiple])
-        known["fvu"][toolkit.name] = {
-            f"{multiple:.3g}": round(fvu, 4) if np.isfinite(fvu) else None for multiple, fvu in sorted(tried.items())
-        }
-        write_json({**known, "tuned_at": asdict(group), "factor": TUNING_FACTOR}, RATES)
+        before = known["fvu"].get(toolkit.name, {}) if known.get("tuned_at") == asdict(group) else {}
+        tried = climb(lambda multiple, toolkit=toolkit: tuning_fvu(group, toolkit, multiple), before)
+        known["fvu"][toolkit.name] = tried
+        known["multiples"][toolkit.name] = float(min(tried, key=lambda multiple: tried[multiple]))
+        write_json({**known, "tuned_at": asdict(group)}, RATES)
 
 
 def tuning_fvu(group: Group, toolkit: Toolkit, multiple: float) -> float:
-    """Return the FVU at a multiple of the toolkit's own learning rate; infinity where training diverged."""
+    """Return the FVU at a multiple of the toolkit's own learning rate; `DIVERGED` where it is no number."""
     result = run(group, [toolkit], {toolkit.label: multiple * toolkit.default_rate(group.width)})[toolkit.label]
     if "failed" in result and multiple == 1:
         raise ConceptBenchError(f"{toolkit.label} cannot be tuned: {result['failed']}.")
-    return float("inf") if "failed" in result or not np.isfinite(result["fvu"]) else float(result["fvu"])
+    return DIVERGED if "failed" in result or not np.isfinite(result["fvu"]) else round(float(result["fvu"]), 4)
 
 
-def climb(fvu: Callable[[float], float]) -> dict[float, float]:
-    """Return the FVU of 1 and of its neighbours by factors, followed upwards and downwards while they get better."""
-    tried = {1.0: fvu(1.0)}
-    for factor in (TUNING_FACTOR, 1 / TUNING_FACTOR):
-        if factor < 1 and tried[TUNING_FACTOR] < tried[1.0]:
-            break
-        multiple = factor
-        while TUNING_RANGE[0] <= multiple <= TUNING_RANGE[1]:
-            tried[multiple] = fvu(multiple)
-            if tried[multiple] > min(value for other, value in tried.items() if other != multiple):
-                break
-            multiple *= factor
-    return tried
+def climb(fvu: Callable[[float], float], before: Mapping[str, float]) -> dict[str, float]:
+    """Return the FVU of multiples 3^(j/2), j even: 1 and upwards or downwards while it falls; then beside the best.
+
+    Multiples are written with three digits; those known from `before` are not tried again.
+    """
+    tried: dict[int, float] = {}
+
+    def at(exponent: int) -> float:
+        """Return the FVU of 3^(exponent/2)."""
+        if exponent not in tried:
+            name = multiple_name(exponent)
+            tried[exponent] = before[name] if name in before else fvu(float(name))
+        return tried[exponent]
+
+    direction = 2 if at(2) < at(0) else -2
+    best = max(direction, 0)
+    while abs(best) < TUNING_REACH and at(best + direction) < at(best):
+        best += direction
+    for exponent in (best - 1, best + 1):
+        at(exponent)
+    return {multiple_name(exponent): tried[exponent] for exponent in sorted(tried)}
+
+
+def multiple_name(exponent: int) -> str:
+    """Return 3^(exponent/2) with three digits."""
+    return f"{3 ** (exponent / 2):.3g}"
 
 
 if __name__ == "__main__":

@@ -125,20 +125,22 @@ def results_of(seconds: dict[str, float]) -> dict[str, Any]:
     return results
 
 
-def test_the_fastest_peer_is_the_fastest_in_any_setting() -> None:
+def test_peers_count_in_the_settings_they_offer() -> None:
     results = results_of({f"{OURS} (as shipped)": 1.0, "sparsify (as shipped)": 4.0, "sparsify (bf16)": 2.0})
     rows = {(one.toolkit, one.setting): one for one in sae_training.rows_of(GROUP, results)}
-    assert rows[OURS, "as shipped"].ratio_to_fastest_peer == pytest.approx(2.0)
-    assert rows[OURS, "fp32"].ratio_to_fastest_peer == pytest.approx(0.25)
-    assert rows["sparsify", "bf16"].ratio_to_fastest_peer == pytest.approx(1.0)
+    assert rows[OURS, "as shipped"].ratio_to_fastest_peer == pytest.approx(4.0)
+    assert rows[OURS, "as shipped"].more["ratio_to_fastest_changed_peer"] == pytest.approx(2.0)
+    assert rows[OURS, "fp32"].ratio_to_fastest_peer == pytest.approx(0.5)
+    assert rows["sparsify", "as shipped"].ratio_to_fastest_peer == pytest.approx(1.0)
     assert rows["sae_lens", "as shipped"].value == pytest.approx(2.0)
 
 
 def test_a_peer_that_failed_keeps_a_row_with_its_reason() -> None:
     results = results_of({})
     results["sae_lens (as shipped)"] = {"failed": "AssertionError"}
-    rows = {one.toolkit: one for one in sae_training.rows_of(GROUP, results)}
-    assert rows["sae_lens"].value is None and rows["sae_lens"].note == "AssertionError"
+    rows = {(one.toolkit, one.setting): one for one in sae_training.rows_of(GROUP, results)}
+    failed = rows["sae_lens", "as shipped"]
+    assert failed.value is None and failed.note == "AssertionError"
 
 
 def test_every_toolkit_sees_the_same_tokens_when_the_fvu_is_compared() -> None:
@@ -147,15 +149,22 @@ def test_every_toolkit_sees_the_same_tokens_when_the_fvu_is_compared() -> None:
     assert all(group.steps > sae_training.HEAD_STEPS for group in sae_training.FULL if group.held_out)
 
 
-@pytest.mark.parametrize(("best", "found"), [(1.0, 1.0), (9.0, 9.0), (1 / 3, 1 / 3), (27.0, 27.0)])
-def test_tuning_climbs_to_the_best_multiple(best: float, found: float) -> None:
-    tried = sae_training.climb(lambda multiple: abs(np.log(multiple / best)))
-    assert min(tried, key=lambda multiple: tried[multiple]) == pytest.approx(found)
+@pytest.mark.parametrize("best", [-5, -2, 0, 1, 2, 3, 6])
+def test_tuning_climbs_to_the_best_multiple(best: int) -> None:
+    tried = sae_training.climb(lambda multiple: abs(2 * np.log(multiple) / np.log(3) - best), {})
+    assert min(tried, key=lambda multiple: tried[multiple]) == sae_training.multiple_name(best)
 
 
-def test_tuning_stops_at_the_end_of_its_range() -> None:
-    tried = sae_training.climb(lambda multiple: -multiple)
-    assert max(tried) <= sae_training.TUNING_RANGE[1]
+def test_tuning_ends_where_nothing_stops_it_and_tries_nothing_twice() -> None:
+    asked: list[float] = []
+
+    def fvu(multiple: float) -> float:
+        asked.append(multiple)
+        return -multiple
+
+    tried = sae_training.climb(fvu, {"9": -9.0})
+    assert max(float(name) for name in tried) <= 3 ** ((sae_training.TUNING_REACH + 1) / 2) + 1
+    assert 9.0 not in asked and len(asked) == len(set(asked))
 
 
 class Stand:
