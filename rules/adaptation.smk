@@ -66,5 +66,7 @@ rule encode_adapted:
         gpu=1,
         mem_mb=6000,
         runtime=120,
+    params:
+        work=f"{R}/.work/adapted-codes/{ADAPTED}/{{task}}/{{method}}",
     script:
         "../scripts/encode_adapted.py"

@@ -13,12 +13,16 @@ IMAGES = 512
 with job(snakemake) as spec:
     place = device(snakemake)
     learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}
+    work = Path(snakemake.params.work)
     dictionary = load_dictionary(learnt / f"block{spec['block']}" / spec["dictionary"] / f"seed{spec['seeds'][0]}")
     for seed in spec["seeds"]:
         store = ActivationStore.open(out / f"seed{seed}", {"backbone": spec["backbone"], "block": spec["block"]})
         parts = [dictionary.encode(tokens, place) for _, tokens in store.iterate(spec["block"], None, IMAGES)]
         files[f"seed{seed}"] = out / f"seed{seed}" / "codes.safetensors"
-        Codes.concatenate(parts).save(files[f"seed{seed}"])
+        Codes.concatenate(parts).save(work / f"seed{seed}.safetensors")
+    for name, path in files.items():
+        (work / f"{name}.safetensors").replace(path)
+    work.rmdir()
     write_manifest(
         snakemake.output.manifest,
         outputs=files,

@@ -152,9 +152,12 @@ def few_shot_augmentation(size: int, crop: float = CROP) -> Callable[[Any], Any]
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global random stream from `seed`, given back as it was afterwards; torchvision draws from it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    """Torch's global random streams (CPU and GPUs) from `seed`, given back as they were afterwards.
+
+    torchvision draws crops from that of the CPU, dropout on a GPU from that GPU's.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
         yield
 
 

@@ -37,6 +37,8 @@ HALF_LABELS = {
 }
 BEFORE = "zero-shot"
 FIXED = {BEFORE: "#000000"}
+WIDEST = 15.0
+"""Panels side by side take at most this width, in inches; with many methods they stand below each other."""
 
 
 @figure_look()
@@ -56,11 +58,12 @@ def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] 
     keys = [
         Key(f"{method}{' (before)' if method == BEFORE else ''}", colour[method], marker[method]) for method in methods
     ]
-    across = len(tasks) if len(tasks) <= 4 else 3
-    down = -(-len(tasks) // across)
     halves = {task: in_order(shown.loc[shown["task"] == task, "half"], HALVES) for task in tasks}
     widest = max(len(names) for names in halves.values())
     panel = max(2.3, 0.5 + widest * (0.5 + 0.17 * len(methods)))
+    across = len(tasks) if len(tasks) <= 4 else 3
+    across = max(1, min(across, int(WIDEST / panel)))
+    down = -(-len(tasks) // across)
     sheet = new_sheet(
         title, width=max(5.4, 0.6 + panel * across), height=3.3 * down, keys=keys, notes=_notes(shown)
     )  # fmt: skip
@@ -83,7 +86,8 @@ def _panel(
     colour: dict[str, str],
     marker: dict[str, str],
 ) -> None:
-    offsets = dodge(len(methods), min(0.6, 0.2 * len(methods)))
+    offsets = dodge(len(methods), min(0.6 if len(methods) <= 4 else 0.82, 0.2 * len(methods)))
+    beside = min(0.08, 0.3 / len(methods))
     for at, half in enumerate(halves):
         for offset, method in zip(offsets, methods, strict=True):
             mine = rows[(rows["half"] == half) & (rows["method"] == method)]
@@ -92,8 +96,8 @@ def _panel(
             here = at + offset
             if len(single) > 1:
                 axes.plot(
-                    [here + 0.08] * len(single), 100 * single["estimate"], "o", ms=2.8, color=colour[method], alpha=0.7,
-                    mew=0, zorder=2,
+                    [here + beside] * len(single), 100 * single["estimate"], "o", ms=2.8, color=colour[method],
+                    alpha=0.7, mew=0, zorder=2,
                 )  # fmt: skip
             for _, row in pooled.iterrows():
                 mark(
