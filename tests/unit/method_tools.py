@@ -7,9 +7,12 @@ import numpy as np
 import torch
 
 from conceptbench.dictionaries import Dictionary, Normaliser, learn, specify
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, random_atoms, whole
+from conceptbench.dictionaries.batch_topk import LargestOfBatch
 from conceptbench.dictionaries.learner import Learner, Setting
+from conceptbench.dictionaries.matryoshka import nested, prefix_ends
 from conceptbench.dictionaries.methods import learner_of
-from conceptbench.dictionaries.specs import DictionarySpec
+from conceptbench.dictionaries.specs import BatchTopK, DictionarySpec, Matryoshka
 
 D, ATOMS = 24, 40
 SHORT: dict[str, Any] = {"width": 48, "batch_size": 128, "lr": 3e-3, "warmup_steps": 5, "dead_tokens": 2_000}
@@ -35,6 +38,19 @@ def started(tokens: np.ndarray, **options: Any) -> tuple[DictionarySpec, Learner
     """A specification and its learner before the first step."""
     spec = specify(**{"name": "x", **options})
     return spec, learner_of(spec, setting_of(tokens))
+
+
+def in_torch(tokens: np.ndarray, **options: Any) -> tuple[DictionarySpec, AutoencoderLearner]:
+    """The same, always by automatic differentiation: what a GPU runs, and the reference of the sparse steps."""
+    spec = specify(**{"name": "x", **options})
+    setting = setting_of(tokens)
+    if not isinstance(spec, BatchTopK | Matryoshka):
+        learner = learner_of(spec, setting)
+        assert isinstance(learner, AutoencoderLearner)
+        return spec, learner
+    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(random_atoms(spec.width, setting))
+    reconstruct = nested(prefix_ends(spec)) if isinstance(spec, Matryoshka) else whole
+    return spec, AutoencoderLearner(spec, setting, selection, decoder, spec.k, reconstruct)
 
 
 def trained(tokens: np.ndarray, held_out: np.ndarray, seed: int = 0, **options: Any) -> Dictionary:

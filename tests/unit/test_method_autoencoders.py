@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from method_tools import SHORT, D, planted, setting_of, started, trained
+from method_tools import SHORT, D, in_torch, planted, setting_of, started, trained
 
 from conceptbench.dictionaries import specify
 from conceptbench.dictionaries.archetypal import NearHull, candidates_of
@@ -54,10 +54,8 @@ def test_dead_latents_are_revived(method: str) -> None:
     """Latents whose encoder is too small to be selected: the auxiliary loss, and it alone, moves their rows."""
     moved = {}
     for alpha in (0.0, 1.0):
-        _, learner = started(
-            TOKENS, **(options_of(method) | {"aux_alpha": alpha, "dead_tokens": 1, "aux_k": 48, "lr": 1e-2})
-        )
-        assert isinstance(learner, AutoencoderLearner)
+        options = {"aux_alpha": alpha, "dead_tokens": 1, "aux_k": 48, "lr": 1e-2}
+        _, learner = in_torch(TOKENS, **(options_of(method) | options))
         with torch.no_grad():
             learner._encoder[:4] *= 1e-6
         before = learner._encoder[:4].detach().clone()
@@ -70,8 +68,7 @@ def test_dead_latents_are_revived(method: str) -> None:
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_encoder_and_atoms_have_their_own_memory(method: str) -> None:
-    _, learner = started(TOKENS, **options_of(method))
-    assert isinstance(learner, AutoencoderLearner)
+    _, learner = in_torch(TOKENS, **options_of(method))
     atoms = learner._decoder.atoms().detach().clone()
     with torch.no_grad():
         learner._encoder.add_(1)

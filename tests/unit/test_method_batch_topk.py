@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from method_tools import SHORT, dense_codes, dense_pre, planted, trained
 
 from conceptbench.dictionaries import load_dictionary
-from conceptbench.dictionaries.batch_topk import LargestOfBatch, calibrate
+from conceptbench.dictionaries.batch_topk import LargestOfBatch
 from conceptbench.dictionaries.rules import KeepAbove
+from conceptbench.dictionaries.thresholds import calibrate
 from conceptbench.errors import ConceptBenchError
 
 TOKENS, HELD_OUT = planted(8_192, 1), planted(4_096, 2)

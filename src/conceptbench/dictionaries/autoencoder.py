@@ -4,7 +4,7 @@ Written in plain torch and differentiated automatically: clear rather than fast,
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -29,10 +29,8 @@ from conceptbench.dictionaries.learner import (
 )
 from conceptbench.dictionaries.rules import CodeRule, KeepLargest
 from conceptbench.dictionaries.specs import Revived
+from conceptbench.dictionaries.thresholds import CALIBRATION_TILE, CALIBRATION_TOKENS
 from conceptbench.dictionaries.topk import aux_loss
-
-CALIBRATION_TOKENS: Final = 8_192
-CALIBRATION_TILE: Final = 1_024
 
 Reconstruction: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From (target [token, feature], codes, atoms) to (sum of squared errors, residual [token, feature])."""

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import CALIBRATION_TOKENS, AutoencoderLearner, UnitAtoms, random_atoms
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, random_atoms
+from conceptbench.dictionaries.batch_fused import FusedBatchLearner
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.rules import KeepAbove
 from conceptbench.dictionaries.specs import BatchTopK
-from conceptbench.errors import ConceptBenchError
+from conceptbench.dictionaries.thresholds import calibrate
 
 
 class LargestOfBatch:
@@ -43,26 +44,9 @@ class LargestOfBatch:
         return KeepAbove(np.full(self._width, calibrate(tiles, self._k), np.float32))
 
 
-def calibrate(tiles: Iterator[Float[Tensor, "token latent"]], k: int, at_most: int = CALIBRATION_TOKENS) -> float:
-    """Return the threshold that exactly `k` values a token exceed, over all tiles; 0 when fewer are positive.
-
-    It is the (n k + 1)-th largest positive value of n tokens. With no more than `at_most` tokens, only so many values
-    can matter, and no more than twice as many (and one tile) are held at once.
-    """
-    pool, tokens, limit = torch.zeros(0), 0, at_most * k + 1
-    for tile in tiles:
-        tokens += len(tile)
-        pool = torch.cat([pool, tile[tile > 0].cpu()])
-        if len(pool) > 2 * limit:
-            pool = pool.topk(limit, sorted=False).values
-    if tokens > at_most:
-        raise ConceptBenchError(f"A threshold is calibrated on {tokens} tokens, more than {at_most}; pass fewer.")
-    if len(pool) <= tokens * k:
-        return 0.0
-    return float(pool.topk(tokens * k + 1, sorted=False).values.min())
-
-
-def batch_topk_learner(spec: BatchTopK, setting: Setting) -> AutoencoderLearner:
-    """Return the learner of BatchTopK."""
+def batch_topk_learner(spec: BatchTopK, setting: Setting) -> AutoencoderLearner | FusedBatchLearner:
+    """Return the learner of BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
+    if setting.device.type == "cpu":
+        return FusedBatchLearner(spec, setting, (spec.width,))
     decoder = UnitAtoms(random_atoms(spec.width, setting))
     return AutoencoderLearner(spec, setting, LargestOfBatch(spec.k, spec.width), decoder, spec.k)

@@ -56,7 +56,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "k-means": {"width": 2 * WIDTH},
     "k-means-omp": {"width": 2 * WIDTH, "k": 3},
     "ica": {"k": 3, "components": ATOMS},
-    "semi-nmf": {"width": ATOMS, "k": 3, "sample": 8_192},
+    "semi-nmf": {"width": 48, "k": 3, "sample": 8_192},
     "random": {"width": WIDTH, "k": 3},
     "raw": {"k": 8},
     "pca": {"k": 3},

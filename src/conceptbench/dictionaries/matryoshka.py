@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Reconstruction, UnitAtoms, random_atoms
+from conceptbench.dictionaries.batch_fused import FusedBatchLearner
 from conceptbench.dictionaries.batch_topk import LargestOfBatch
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.specs import Matryoshka
@@ -34,7 +35,9 @@ def prefix_ends(spec: Matryoshka) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(share * spec.width)) for share in spec.prefixes}))
 
 
-def matryoshka_learner(spec: Matryoshka, setting: Setting) -> AutoencoderLearner:
-    """Return the learner of Matryoshka BatchTopK."""
+def matryoshka_learner(spec: Matryoshka, setting: Setting) -> AutoencoderLearner | FusedBatchLearner:
+    """Return the learner of Matryoshka BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
+    if setting.device.type == "cpu":
+        return FusedBatchLearner(spec, setting, prefix_ends(spec))
     selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(random_atoms(spec.width, setting))
     return AutoencoderLearner(spec, setting, selection, decoder, spec.k, nested(prefix_ends(spec)))

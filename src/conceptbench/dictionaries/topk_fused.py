@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conceptbench.dictionaries.candidates import TILE_VALUES, Candidates
 from conceptbench.dictionaries.learner import TINY, Parameters, Precision
-from conceptbench.dictionaries.sparse_step import Centred, Explained, SparseAdam, explain
+from conceptbench.dictionaries.sparse_step import Centred, Explained, Rows, SparseAdam, explain
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.support import Support
 
@@ -48,7 +48,8 @@ class FusedTopK:
         fvu = float(terms[0].squares.sum(dtype=np.float64)) / variation
         loss = fvu if self._candidates.finite() else math.nan
         if self._spec.aux_alpha > 0 and len(dead):
-            weighted, auxiliary = self._auxiliary(centred.rows, terms[0].residual, dead)
+            residual, alpha = terms[0].residual, self._spec.aux_alpha
+            weighted, auxiliary = auxiliary_term(self.parameters, centred.rows, residual, dead, self._aux_k, alpha)
             loss += weighted
             terms += auxiliary
         outcome = TopKOutcome(loss, fvu, support.firings, torch.from_numpy(support.fired(len(atoms))))
@@ -64,18 +65,18 @@ class FusedTopK:
         """Take over such a state."""
         self.adam.restore(state)
 
-    def _auxiliary(
-        self, centred: Float32[np.ndarray, "token feature"], residual: Float32[np.ndarray, "token feature"],
-        dead: Int64[Tensor, "dead"],
-    ) -> tuple[float, list[Explained]]:  # fmt: skip
-        """Return the weighted AuxK loss and its term; nothing when the residual does not vary."""
-        spread = Centred.of(residual, residual[0]).variation
-        if not spread > 0:
-            return 0.0, []
-        support = largest_among(self.parameters, centred, dead, self._aux_k)
-        scale = self._spec.aux_alpha / spread
-        term = explain(residual, support, self.parameters.atoms.numpy(), _equal(len(centred), 2 * scale))
-        return scale * float(term.squares.sum(dtype=np.float64)), [term]
+
+def auxiliary_term(
+    parameters: Parameters, centred: Rows, residual: Rows, dead: Int64[Tensor, "dead"], aux_k: int, alpha: float
+) -> tuple[float, list[Explained]]:
+    """Return the weighted AuxK loss and its term; nothing when the residual does not vary."""
+    spread = Centred.of(residual, residual[0]).variation
+    if not spread > 0:
+        return 0.0, []
+    support = largest_among(parameters, centred, dead, aux_k)
+    scale = alpha / spread
+    term = explain(residual, support, parameters.atoms.numpy(), _equal(len(centred), 2 * scale))
+    return scale * float(term.squares.sum(dtype=np.float64)), [term]
 
 
 def largest_among(
