@@ -2,8 +2,8 @@
 
 RECOVERY_CODE = [
     *("measures/recovery", "measures/recovery_firing", "measures/oracle", "measures/stages/recovery"),
-    *("measures/resampling", "measures/nulls", "dictionaries/synthetic", "dictionaries/encoding", "dictionaries/evaluate"),
-    *("inference", "seeds", "tables"),
+    *("measures/resampling", "measures/nulls", "dictionaries/synthetic", "dictionaries/encoding"),
+    *("dictionaries/evaluate", "inference", "seeds", "tables"),
 ]
 
 
