@@ -9,7 +9,7 @@ row when an atom joins. Each signal is served by one thread in a fixed order: re
 import numpy as np
 from numba import njit, prange
 
-_BLOCK = 512
+_BLOCK = 1024
 """Correlations updated at once: they stay in the first-level cache while the rows of the Gram matrix stream by."""
 _STOP = 1e-5
 """The pursuit ends when no correlation exceeds this share of the first one: below lies rounding."""
@@ -17,66 +17,74 @@ _DEPENDENT = 1e-6
 """An atom whose squared distance to the span of the support is below this share of its square cannot join it."""
 _EXCHANGES = 4
 """The non-negative pursuit adds at most this many times k atoms, counting those that it drops again."""
-_ORDER_FREE = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-"""Licences that let sums and maxima be vectorised; correlations are finite."""
+_SIGNED = np.int32(0x7FFFFFFF)
+_POSITIVE = np.int32(-1)
+_ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
+"""Licences that let sums be vectorised; NaN and infinity keep their meaning."""
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
 def _subtract(start, stop, source, gram, support, coefficients, size, target):  # type: ignore[no-untyped-def]
     """Write target = source - sum_i coefficients_i gram[support_i] for the columns start..stop, four rows a pass."""
-    for j in range(start, stop):
-        target[j] = source[j]
+    p0, p = source[start:stop], target[start:stop]
+    width = len(p)
+    for j in range(width):
+        p[j] = p0[j]
     quads = size // 4 * 4
     for i in range(0, quads, 4):
-        a0, g0 = np.float32(coefficients[i]), gram[support[i]]
-        a1, g1 = np.float32(coefficients[i + 1]), gram[support[i + 1]]
-        a2, g2 = np.float32(coefficients[i + 2]), gram[support[i + 2]]
-        a3, g3 = np.float32(coefficients[i + 3]), gram[support[i + 3]]
-        for j in range(start, stop):
-            target[j] -= (a0 * g0[j] + a1 * g1[j]) + (a2 * g2[j] + a3 * g3[j])
+        a0, g0 = np.float32(coefficients[i]), gram[support[i], start:stop]
+        a1, g1 = np.float32(coefficients[i + 1]), gram[support[i + 1], start:stop]
+        a2, g2 = np.float32(coefficients[i + 2]), gram[support[i + 2], start:stop]
+        a3, g3 = np.float32(coefficients[i + 3]), gram[support[i + 3], start:stop]
+        for j in range(width):
+            p[j] -= (a0 * g0[j] + a1 * g1[j]) + (a2 * g2[j] + a3 * g3[j])
     for i in range(quads, size):
-        a0, g0 = np.float32(coefficients[i]), gram[support[i]]
-        for j in range(start, stop):
-            target[j] -= a0 * g0[j]
+        a0, g0 = np.float32(coefficients[i]), gram[support[i], start:stop]
+        for j in range(width):
+            p[j] -= a0 * g0[j]
 
 
-@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def _peak(start, stop, values, signed):  # type: ignore[no-untyped-def]
-    """Return the largest value (signed: magnitude) in start..stop, at least 0."""
-    peak = np.float32(0)
-    if signed:
-        for j in range(start, stop):
-            peak = max(peak, abs(values[j]))
-    else:
-        for j in range(start, stop):
-            peak = max(peak, values[j])
+@njit(cache=True, nogil=True)
+def _peak(bits, mask):  # type: ignore[no-untyped-def]
+    """Return the largest of the masked bits, at least 0."""
+    peak = np.int32(0)
+    for j in range(len(bits)):
+        peak = max(peak, bits[j] & mask)
     return peak
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def _first(start, stop, values, peak, signed):  # type: ignore[no-untyped-def]
-    """Return where in start..stop the peak stands first."""
-    for j in range(start, stop):
-        if values[j] == peak or (signed and values[j] == -peak):
+@njit(cache=True, nogil=True)
+def _first(bits, mask, peak):  # type: ignore[no-untyped-def]
+    """Return where the peak stands first."""
+    for j in range(len(bits)):
+        if bits[j] & mask == peak:
             return j
-    return start
+    return 0
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _strongest(p0, gram, support, coefficients, size, p, signed):  # type: ignore[no-untyped-def]
-    """Update the correlations p and return (strongest atom outside the support, its magnitude), (-1, 0) for none."""
+def _strongest(p0, gram, support, coefficients, size, p, mask):  # type: ignore[no-untyped-def]
+    """Update the correlations p and return (strongest atom outside the support, its magnitude), (-1, 0) for none.
+
+    Floats of one sign are ordered as their bits are, and integers have a fast maximum: `_SIGNED` masks the sign,
+    `_POSITIVE` leaves it, so that negative correlations are negative integers.
+    """
     m = len(p0)
-    best, where = np.float32(0), -1
+    bits = p.view(np.int32)
+    best, where = np.int32(0), -1
     for start in range(0, m, _BLOCK):
         stop = min(start + _BLOCK, m)
         _subtract(start, stop, p0, gram, support, coefficients, size, p)
         for i in range(size):
             if start <= support[i] < stop:
                 p[support[i]] = 0
-        peak = _peak(start, stop, p, signed)
+        peak = _peak(bits[start:stop], mask)
         if peak > best:
             best, where = peak, start
-    return (-1 if where < 0 else _first(where, min(where + _BLOCK, m), p, best, signed)), best
+    if where < 0:
+        return -1, np.float32(0)
+    atom = where + _first(bits[where : min(where + _BLOCK, m)], mask, best)
+    return atom, abs(p[atom])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -122,7 +130,7 @@ def _pursue_signed(p0, gram, k, p, support, coefficients, factor, column):  # ty
     """Orthogonal matching pursuit; return the size of the support."""
     size, first = 0, np.float32(0)
     while size < k:
-        atom, strength = _strongest(p0, gram, support, coefficients, size, p, True)
+        atom, strength = _strongest(p0, gram, support, coefficients, size, p, _SIGNED)
         first = max(first, strength)
         if atom < 0 or strength <= _STOP * first or not _join(gram, support, size, atom, factor, column):
             break
@@ -169,7 +177,7 @@ def _pursue_positive(p0, gram, k, p, support, coefficients, target, factor, colu
     for _ in range(_EXCHANGES * k):
         if size == k:
             break
-        atom, strength = _strongest(p0, gram, support, coefficients, size, p, False)
+        atom, strength = _strongest(p0, gram, support, coefficients, size, p, _POSITIVE)
         first = max(first, strength)
         if atom < 0 or strength <= _STOP * first or not _join(gram, support, size, atom, factor, column):
             break
