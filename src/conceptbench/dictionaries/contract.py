@@ -76,7 +76,7 @@ class Finding:
 def planted_atoms() -> Float[np.ndarray, "atom feature"]:
     """Return the unit atoms of the positive control."""
     rows = np.random.default_rng(20).standard_normal((ATOMS, D))
-    return np.divide(rows, np.linalg.norm(rows, axis=1, keepdims=True))
+    return _units(rows)
 
 
 def planted_tokens(n: int, stream: int) -> Float32[np.ndarray, "token feature"]:
@@ -86,7 +86,7 @@ def planted_tokens(n: int, stream: int) -> Float32[np.ndarray, "token feature"]:
     active = ranks < random.integers(ACTIVE[0], ACTIVE[1] + 1, n)[:, None]
     codes = np.where(active, random.uniform(0.5, 1.5, (n, ATOMS)), 0)
     tokens = codes @ planted_atoms() + 1 + NOISE * random.standard_normal((n, D))
-    return tokens.astype(np.float32)
+    return np.asarray(tokens, np.float32)
 
 
 def noise_tokens(n: int, stream: int) -> Float32[np.ndarray, "token feature"]:
@@ -216,7 +216,7 @@ def contract_spec(method: str, options: Mapping[str, Any]) -> DictionarySpec:
         own = {key: value for key, value in options.items() if key not in ours}
         rest = {key: value for key, value in options.items() if key in ours}
         return specify(name="checked", method=method, **{"width": WIDTH, "batch_size": 256, **rest, "options": own})
-    return specify(name="checked", method=method, **(OPTIONS[method] | options))
+    return specify(name="checked", method=method, **{**OPTIONS[method], **options})
 
 
 def matched_cosine(left: Float[np.ndarray, "latent feature"], right: Float[np.ndarray, "other feature"]) -> float:
@@ -228,12 +228,14 @@ def matched_cosine(left: Float[np.ndarray, "latent feature"], right: Float[np.nd
 def _rotation(random: np.random.Generator) -> Float[np.ndarray, "feature feature"]:
     """Return a uniformly random orthogonal matrix (Mezzadri 2007: the signs of R's diagonal are removed)."""
     q, r = np.linalg.qr(random.standard_normal((D, D)))
-    return np.multiply(q, np.sign(np.diag(r)))
+    rotation: np.ndarray = q * np.sign(np.diag(r))
+    return rotation
 
 
-def _units(atoms: Float32[np.ndarray, "latent feature"]) -> Float[np.ndarray, "latent feature"]:
+def _units(atoms: Float[np.ndarray, "latent feature"]) -> Float[np.ndarray, "latent feature"]:
     norms = np.linalg.norm(atoms.astype(np.float64), axis=1, keepdims=True)
-    return np.divide(atoms, np.maximum(norms, np.finfo(np.float64).tiny))
+    units: np.ndarray = atoms / np.maximum(norms, np.finfo(np.float64).tiny)
+    return units
 
 
 def _equal(left: Codes, right: Codes) -> bool:

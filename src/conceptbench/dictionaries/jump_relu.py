@@ -56,7 +56,7 @@ def jump(
     pre: Float[Tensor, "token latent"], threshold: Float[Tensor, "latent"], bandwidth: float
 ) -> Float[Tensor, "token latent"]:
     """Return h 1[h > theta], differentiable in both by the pseudo-gradient of the paper's eq. 11."""
-    codes: Tensor = _Jump.apply(pre, threshold, bandwidth)  # type: ignore[no-untyped-call]
+    codes: Tensor = _Jump.apply(pre, threshold, bandwidth)
     return codes
 
 
@@ -64,7 +64,7 @@ def firings(
     pre: Float[Tensor, "token latent"], threshold: Float[Tensor, "latent"], bandwidth: float
 ) -> Float[Tensor, "token latent"]:
     """Return 1[h > theta], differentiable in theta by the pseudo-gradient of the paper's eq. 12."""
-    fires: Tensor = _Step.apply(pre, threshold, bandwidth)  # type: ignore[no-untyped-call]
+    fires: Tensor = _Step.apply(pre, threshold, bandwidth)
     return fires
 
 

@@ -79,7 +79,8 @@ class OwnLearner:
             "decoder_bias": np.zeros(expected[1], np.float32),
         }
         try:
-            return Dictionary(**(defaults | arrays), normaliser=self._setting.normaliser, rule=_rule(result, where))
+            tensors: dict[str, Any] = {**defaults, **arrays}
+            return Dictionary(**tensors, normaliser=self._setting.normaliser, rule=_rule(result, where))
         except ConceptBenchError as error:
             raise ConceptBenchError(f"{where} does not fit: {error}") from error
 
