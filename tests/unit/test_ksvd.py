@@ -1,5 +1,7 @@
 """K-SVD: the update against dense references, its laws, revival, and the learner through the public interface."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -120,9 +122,7 @@ def test_few_users(users):
     atoms = units(2, 7, 5)
     indices = np.where(np.arange(5)[:, None] < users, 0, -1).astype(np.int32)
     values = np.where(indices >= 0, y @ atoms[:1].T, 0).astype(np.float32)
-    update = update_dictionary(
-        y, atoms, indices, values, rng=np.random.default_rng(0), block_size=1, power_steps=300
-    )
+    update = update_dictionary(y, atoms, indices, values, rng=np.random.default_rng(0), block_size=1, power_steps=300)
     np.testing.assert_array_equal(update.atoms[1], atoms[1])
     if not users:
         np.testing.assert_array_equal(update.atoms, atoms)
@@ -149,7 +149,7 @@ def test_blocks_share_few_users_and_hold_every_used_atom_once():
     np.testing.assert_array_equal(np.sort(chosen), np.unique(indices[indices >= 0]))
     assert np.diff(bounds).max() <= 10
     assert np.diff(bounds).mean() > 4, "or nothing runs in parallel"
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         seen: set[int] = set()
         for atom in chosen[first:last]:
             users = set(np.flatnonzero((indices == atom).any(1)).tolist())

@@ -63,9 +63,7 @@ def test_signed_pursuit_is_that_of_scikit_learn(noise):
     dense = orthogonal_mp_gram(wide @ wide.T, wide @ signals.T, n_nonzero_coefs=8).T
     indices, values = omp_encode(y, atoms, 8)
     ours, reference = signals - reconstruct(indices, values, atoms), signals - dense @ wide
-    np.testing.assert_allclose(
-        np.linalg.norm(ours, axis=1), np.linalg.norm(reference, axis=1), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(reference, axis=1), rtol=1e-4, atol=1e-4)
     same = [set(np.flatnonzero(row)) == set(found.tolist()) for row, found in zip(dense, indices, strict=True)]
     assert np.mean(same) >= (0.99 if noise else 0.9), "float32 may break a near tie in another way"
     agree = np.flatnonzero(same)

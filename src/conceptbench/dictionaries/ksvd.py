@@ -1,8 +1,8 @@
 """K-SVD in its double-batched form: chunks of signals, and blocks of atoms inside each chunk.
 
 One iteration codes a chunk by orthogonal matching pursuit and updates all atoms on it (`ksvd_update`); the atoms are
-carried over to the next chunk (DB-KSVD, arXiv 2505.18441). Memory is that of two chunks, k values and indices per signal
-and the Gram matrix of the atoms; it depends neither on the number of chunks nor on the number of cores.
+carried over to the next chunk (DB-KSVD, arXiv 2505.18441). Memory is that of two chunks, k values and indices per
+signal and the Gram matrix of the atoms; it depends neither on the number of chunks nor on the number of cores.
 """
 
 from dataclasses import dataclass
@@ -97,9 +97,7 @@ def initial_atoms(
     return units
 
 
-def _twins(
-    gram: Float32[np.ndarray, "atom atom"], update: Update, sign: Sign
-) -> Int64[np.ndarray, "twin"]:
+def _twins(gram: Float32[np.ndarray, "atom atom"], update: Update, sign: Sign) -> Int64[np.ndarray, "twin"]:
     """Return the less used atom of each pair that was one direction before the update and still is."""
     left, right = [], []
     for start in range(0, len(gram), TWIN_ROWS):

@@ -81,13 +81,13 @@ def update_dictionary(
     start, entries = group_by_atom(indices.ravel(), m)
     size = default_block_size(m, k) if block_size is None else block_size
     order = rng.permutation(m)
-    blocks = colour(order, start, entries, k, n, size, SHARED_USERS)
-    data = start, entries, residual, atoms, values.ravel()
+    chosen, bounds = colour(order, start, entries, k, n, size, SHARED_USERS)
+    flat, positive = values.ravel(), sign == "positive"
     if parts > 1:
         with numba.parallel_chunksize(1):
-            _parallel_sweep(parts, *blocks, *data, power_steps, sign == "positive")
+            _parallel_sweep(parts, chosen, bounds, start, entries, residual, atoms, flat, power_steps, positive)
     else:
-        _sweep(*blocks, *data, power_steps, sign == "positive")
+        _sweep(chosen, bounds, start, entries, residual, atoms, flat, power_steps, positive)
     np.einsum("nd,nd->n", residual, residual, out=errors)
     return Update(atoms, values, np.diff(start), before, float(errors.sum(dtype=np.float64)), errors)
 
@@ -250,9 +250,7 @@ def _sweep(chosen, bounds, start, entries, residual, atoms, values, steps, posit
         for i in range(bounds[b], bounds[b + 1]):
             j = chosen[i]
             span = slice(start[j], start[j + 1])
-            _rank_one(
-                entries[span], k, residual, atoms[j], values, steps, positive, new_atoms[j], new_values[span]
-            )
+            _rank_one(entries[span], k, residual, atoms[j], values, steps, positive, new_atoms[j], new_values[span])
         for i in range(bounds[b], bounds[b + 1]):
             j = chosen[i]
             span = slice(start[j], start[j + 1])

@@ -83,9 +83,9 @@ def _pursue(correlations: np.ndarray, gram: np.ndarray, k: int, signed: bool, *t
 def split_signs(
     indices: Int32[np.ndarray, "signal slot"], values: Float32[np.ndarray, "signal slot"], width: int, sign: Sign
 ) -> tuple[Int32[np.ndarray, "signal slot"], Float32[np.ndarray, "signal slot"]]:
-    """Return (latents in ascending order, values >= 0): with `split` a negative coefficient of atom j is latent width + j.
+    """Return (latents in ascending order, values >= 0).
 
-    Spare slots come first and do not fire.
+    With `split` a negative coefficient of atom j is a firing of latent width + j. Spare slots come first, with value 0.
     """
     latents = np.where(values < 0, indices + width, indices) if sign == "split" else indices
     order = np.argsort(latents, axis=1)
