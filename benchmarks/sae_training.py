@@ -118,7 +118,7 @@ class Group:
         steps = self.steps if self.held_out else max(self.steps, head + 4)
         return {
             "d": self.d, "width": self.width, "k": self.k, "batch": self.batch, "steps": steps, "turn": self.turn,
-            "warm_up": head, "warm_up_steps": max(1, steps // 10), "lr": rate, "seed": SEED, "threads": threads,
+            "warm_up": head, "lr": rate, "seed": SEED, "threads": threads,
             "setting": toolkit.setting,
         }  # fmt: skip
 
@@ -126,7 +126,7 @@ class Group:
 FULL: Final = (
     Group(width=6144, steps=40, turn=3),
     Group(width=16_384, steps=20, turn=2),
-    Group(width=49_152, steps=5, turn=0, held_out=False),
+    Group(width=49_152, steps=4, turn=0, held_out=False),
 )
 QUICK: Final = (Group(width=1024, steps=20, turn=4, d=256, k=16),)
 TUNING: Final = Group(width=2048, steps=40, turn=0)

@@ -14,7 +14,7 @@ def main() -> None:
     tokens = Tokens(request)
     spec = TopK(
         name="benchmark", width=request["width"], k=request["k"], lr=request["lr"], batch_size=request["batch"],
-        warmup_steps=request["warm_up_steps"],
+        warmup_steps=0, decay_share=0,
     )  # fmt: skip
     few = torch.randn(8, request["d"], generator=torch.Generator().manual_seed(0)).numpy()
     total = request["steps"] * request["batch"]

@@ -23,7 +23,7 @@ def main() -> None:
     config = {
         "trainer": Keeping, "dict_class": AutoEncoderTopK, "activation_dim": request["d"],
         "dict_size": request["width"], "k": request["k"], "steps": request["steps"], "lr": request["lr"],
-        "warmup_steps": request["warm_up_steps"], "seed": request["seed"], "layer": 0, "lm_name": "replay",
+        "warmup_steps": 0, "seed": request["seed"], "layer": 0, "lm_name": "replay",
         "device": "cpu",
     }  # fmt: skip
     trainSAE((torch.from_numpy(batch) for batch in tokens), [config], request["steps"], device="cpu")

@@ -15,7 +15,7 @@ def main() -> None:
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=request["d"], d_sae=request["width"], k=request["k"]))
     config = SAETrainerConfig(
         total_training_samples=request["steps"] * request["batch"], train_batch_size_samples=request["batch"],
-        lr=request["lr"], lr_end=request["lr"] / 10, lr_warm_up_steps=request["warm_up_steps"],
+        lr=request["lr"], lr_end=request["lr"] / 10,
         autocast=request["setting"] == "bf16", logger=LoggingConfig(log_to_wandb=False), device="cpu",
     )  # fmt: skip
     SAETrainer(config, sae, (torch.from_numpy(batch) for batch in tokens)).fit()
