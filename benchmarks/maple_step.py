@@ -1,6 +1,6 @@
 """MaPLe's training step, ours against one written the way the original does it, side by side in one process.
 
-    python -m benchmarks.maple_step            clip-tiny and a ViT-B/16 (about two minutes on two cores)
+    python -m benchmarks.maple_step            clip-tiny and a ViT-B/16 (about three minutes on two cores)
     python -m benchmarks.maple_step --quick    clip-tiny only
 
 Both start from the same learner, see the same batches of 4 images and use the same open_clip blocks; they take turns.
@@ -38,7 +38,7 @@ from conceptbench.data.flora import FLORA_CHAIN
 
 BATCH: Final = 4
 LR: Final = 0.0035
-COMPARED_STEPS: Final = 5
+COMPARED_STEPS: Final = 3
 Step = Callable[[Tensor, Tensor], float]
 
 
