@@ -40,6 +40,8 @@ SCORES: Final[Mapping[str, str]] = {
 PERCENT: Final = ("recall_at_0.90",)
 SHARES: Final = ("mcc_recall_over_null", "recall_at_0.90", "f1")
 LOGARITHMIC: Final = ("l0_over_true",)
+WIDE: Final = 30.0
+"""Ends of a logarithmic axis further apart than this factor leave room for powers of ten only."""
 REFERENCE: Final = {"l0_over_true": 1.0, "mcc_recall_over_null": 0.0, "absorption_over_null": 0.0}
 """Values that a line marks: the true L0, chance, and no absorption."""
 KINDS: Final = ("ceiling", "learned", "floor")
@@ -100,7 +102,8 @@ def _dress(axes: Axes, score: str, rows: pd.DataFrame) -> None:
     axes.margins(x=0.08)
     if score in LOGARITHMIC:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > WIDE * low else (1.0, 2.0, 5.0), numticks=5))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
     elif score in SHARES:
