@@ -23,7 +23,7 @@ from torch import Tensor
 from conceptbench.dictionaries import kernels, selection
 from conceptbench.dictionaries.learner import Precision
 from conceptbench.dictionaries.support import Support
-from conceptbench.dictionaries.threads import ranges, share_threads
+from conceptbench.dictionaries.threads import spread
 
 TILE_VALUES: Final = 4 << 20
 """Pre-activations held at once: 8 MiB in bfloat16, which stays in the caches."""
@@ -84,8 +84,7 @@ class Candidates:
     def refresh(self) -> None:
         """Follow a change of the whole encoder."""
         if len(self.rounded):
-            share_threads()
-            kernels.parallel_round_rows(ranges(), self.rows, self.rounded, self.norms)
+            spread(kernels.round_rows, len(self.rows), self.rows, self.rounded, self.norms)
         else:
             self.norms[0] = np.sqrt(np.einsum("jf,jf->j", self.rows, self.rows))
 
@@ -95,28 +94,27 @@ class Candidates:
 
     def largest(self, centred: Float32[np.ndarray, "token feature"], k: int) -> Support:
         """Return the k largest positive pre-activations of each token, or fewer; latents ascend within a token."""
-        share_threads()
         tokens, width = len(centred), len(self.rows)
         blocks = width // block_height(width, k)
-        encoder = (self.rows, self.bias, self.norms, self.norms.reshape(2, -1, blocks).max(1))
+        block_norms, largest_bias = self.norms.reshape(2, -1, blocks).max(1), np.abs(self.bias).max()
+        encoder = (self.rows, self.bias, self.norms, block_norms, largest_bias)
         chosen = np.empty(tokens, np.int64), np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
         for first, tile, inputs in self._tiles(centred):
-            selection.parallel_largest(ranges(), first, tile, inputs, encoder, k, chosen)
+            spread(selection.largest, len(tile), first, tile, inputs, encoder, k, chosen)
         return Support.of_slots(*chosen)
 
     def above(
         self, centred: Float32[np.ndarray, "token feature"], thresholds: Float32[np.ndarray, "latent"]
     ) -> Support:
         """Return all pre-activations above their (non-negative) thresholds, latents ascending within a token."""
-        share_threads()
         encoder = (self.rows, self.bias, self.norms)
         parts = []
         for first, tile, inputs in self._tiles(centred):
             counts = np.empty(len(tile), np.int64)
-            selection.parallel_count_above(ranges(), first, tile, inputs, encoder, thresholds, counts)
+            spread(selection.count_above, len(tile), first, tile, inputs, encoder, thresholds, counts)
             start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
             latents, values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-            selection.parallel_fill_above(ranges(), first, tile, inputs, encoder, thresholds, start, latents, values)
+            spread(selection.fill_above, len(tile), first, tile, inputs, encoder, thresholds, start, latents, values)
             parts.append(Support(start, latents, values).keep(values > 0))
         return Support.join(parts)
 
@@ -146,7 +144,7 @@ class Candidates:
             return torch.from_numpy(centred), np.stack([accumulation * norms, 0 * norms]), np.float32(0)
         low = torch.empty(tokens, d, dtype=torch.bfloat16)
         norms = np.empty((2, tokens), np.float32)
-        kernels.parallel_round_rows(ranges(), centred, low.view(torch.int16).numpy(), norms)
+        spread(kernels.round_rows, tokens, centred, low.view(torch.int16).numpy(), norms)
         kept, lost = SAFETY * norms
         factors = np.stack([lost + accumulation * kept, kept + lost]).astype(np.float32)
         return low, factors, np.float32(SAFETY * ROUNDING)

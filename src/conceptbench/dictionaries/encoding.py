@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.dictionaries.omp import omp_encode, split_signs
 from conceptbench.dictionaries.rules import Assign, KeepAbove, KeepLargest, Pursue
+from conceptbench.dictionaries.support import Support
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -30,22 +32,18 @@ def encode(dictionary: "Dictionary", x: Float32[np.ndarray, "*rows feature"], de
         )
     images, tokens = x.shape[0], 1 if x.ndim == 2 else x.shape[1]
     rows = np.asarray(x, np.float32).reshape(-1, dictionary.d)
-    sizes, indices, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
-    for size, index, value in _tiles(dictionary, rows, torch.device(device)):
-        sizes.append(size)
-        indices.append(index)
-        values.append(value)
+    support = Support.join([Support.empty(0), *_tiles(dictionary, rows, torch.device(device))])
     return Codes(
-        indptr=np.cumsum(np.concatenate(sizes)),
-        indices=np.concatenate(indices),
-        values=np.concatenate(values),
+        indptr=support.start,
+        indices=support.latents,
+        values=support.values,
         shape=(images, tokens, dictionary.width),
         dictionary=dictionary.digest,
     )
 
 
-def _tiles(dictionary: "Dictionary", rows: np.ndarray, device: torch.device) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (firings per row, latents, values) for consecutive tiles of rows."""
+def _tiles(dictionary: "Dictionary", rows: np.ndarray, device: torch.device) -> Iterator[Support]:
+    """Yield what fires on consecutive tiles of rows."""
     choose = _choice(dictionary, device)
     height = max(1, TILE_VALUES // dictionary.width)
     with torch.inference_mode():
@@ -53,30 +51,34 @@ def _tiles(dictionary: "Dictionary", rows: np.ndarray, device: torch.device) -> 
             part = rows[start : start + height]
             if not np.isfinite(part).all():
                 raise ConceptBenchError("Tokens to encode hold NaN or infinity; verify the activation store.")
-            latents, values = choose(dictionary.normaliser.apply(part) - dictionary.decoder_bias)
-            fires = values > 0
-            yield (
-                fires.sum(1).cpu().numpy().astype(np.int64),
-                latents[fires].cpu().numpy().astype(np.int32),
-                values[fires].cpu().numpy(),
-            )
+            yield choose(dictionary.normaliser.apply(part) - dictionary.decoder_bias)
 
 
-def _choice(dictionary: "Dictionary", device: torch.device) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
-    """Return the function from normalised, centred tokens to what `select` returns."""
+def _choice(dictionary: "Dictionary", device: torch.device) -> Callable[[np.ndarray], Support]:
+    """Return the function from normalised, centred tokens to what fires on them."""
     rule = dictionary.rule
     if isinstance(rule, Pursue):
-        atoms = dictionary.pursued
-        return partial(_pursue, atoms=atoms, gram=dictionary.gram, rule=rule)
-    weights = torch.from_numpy(dictionary.encoder).to(device)
-    bias = torch.from_numpy(dictionary.encoder_bias).to(device)
-    return lambda tokens: select(torch.addmm(bias, torch.from_numpy(tokens).to(device), weights.T), rule)
+        return partial(_pursue, atoms=dictionary.pursued, gram=dictionary.gram, rule=rule)
+    weights, bias = torch.from_numpy(dictionary.encoder), torch.from_numpy(dictionary.encoder_bias)
+    if device.type == "cpu" and isinstance(rule, KeepLargest):
+        return partial(Candidates(weights, bias).largest, k=rule.k)
+    if device.type == "cpu" and isinstance(rule, KeepAbove):
+        return partial(Candidates(weights, bias).above, thresholds=np.maximum(rule.thresholds, 0))
+    weights, bias = weights.to(device), bias.to(device)
+    return lambda tokens: _support(*select(torch.addmm(bias, torch.from_numpy(tokens).to(device), weights.T), rule))
 
 
-def _pursue(tokens: np.ndarray, atoms: np.ndarray, gram: np.ndarray, rule: Pursue) -> tuple[Tensor, Tensor]:
+def _pursue(tokens: np.ndarray, atoms: np.ndarray, gram: np.ndarray, rule: Pursue) -> Support:
     indices, values = omp_encode(tokens, atoms, rule.k, rule.sign, gram)
     latents, values = split_signs(indices, values, len(atoms), rule.sign)
-    return torch.from_numpy(latents), torch.from_numpy(values)
+    return _support(torch.from_numpy(latents), torch.from_numpy(values))
+
+
+def _support(latents: Int64[Tensor, "token slot"], values: Float[Tensor, "token slot"]) -> Support:
+    """Return the slots that fire, on the host."""
+    fires = values > 0
+    start = np.concatenate([np.zeros(1, np.int64), fires.sum(1).cumsum(0).cpu().numpy()])
+    return Support(start, latents[fires].cpu().numpy().astype(np.int32), values[fires].cpu().numpy())
 
 
 def select(

@@ -1,12 +1,12 @@
 """Compiled loops of the sparse step on a CPU. Shapes: B tokens, F firings, d features, m latents.
 
 Firings are the entries of a `Support`: those of token t are `start[t]:start[t + 1]`. The loops over tokens or latents
-take a range, which one thread runs; the `parallel_` forms share them out. Every sum is taken by one thread in a fixed
-order, so results do not depend on the number of threads.
+take a range, which one thread runs (`threads.spread`). Every sum is taken by one thread in a fixed order, so results
+do not depend on the number of threads.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 _ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
 """Licences that let a sum over features be vectorised; NaN and infinity keep their meaning."""
@@ -38,17 +38,6 @@ def residuals(begin, end, target, start, latents, values, atoms, weights, residu
             for f in range(d):
                 along += residual[t, f] * atom[f]
             gradients[e] = -weight * along
-
-
-@njit(cache=True, parallel=True)
-def parallel_residuals(parts, target, start, latents, values, atoms, weights, residual, gradients, squares):  # type: ignore[no-untyped-def]
-    """Run `residuals` over all tokens in `parts` ranges."""
-    n = len(target)
-    for i in prange(parts):
-        residuals(
-            i * n // parts, (i + 1) * n // parts,
-            target, start, latents, values, atoms, weights, residual, gradients, squares,
-        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -119,14 +108,6 @@ def round_rows(begin, end, rows, rounded, norms):  # type: ignore[no-untyped-def
         _round_row(j, rows, rows.view(np.int32), rounded, norms, values, values.view(np.float32))
 
 
-@njit(cache=True, parallel=True)
-def parallel_round_rows(parts, rows, rounded, norms):  # type: ignore[no-untyped-def]
-    """Run `round_rows` over all rows in `parts` ranges."""
-    n = len(rows)
-    for i in prange(parts):
-        round_rows(i * n // parts, (i + 1) * n // parts, rows, rounded, norms)
-
-
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
 def update_rows(begin, end, entries, inputs, residual, extra, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
     """One pass over the latents: gradients of atom and encoder row, projection, Adam, unit norm, rounded copy.
@@ -144,8 +125,8 @@ def update_rows(begin, end, entries, inputs, residual, extra, parameters, moment
     d = inputs.shape[1]
     to_atom, to_encoder, values_of_row = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(d, np.int32)
     for j in range(begin, end):
-        to_atom[:] = 0
-        to_encoder[:] = 0
+        for f in range(d):
+            to_atom[f] = to_encoder[f] = 0
         for p in range(start[j], start[j + 1]):
             source, error = inputs[rows[p]], residual[errors[p]]
             value, gradient = values[p], value_gradients[p]
@@ -181,37 +162,24 @@ def update_rows(begin, end, entries, inputs, residual, extra, parameters, moment
             )
 
 
-@njit(cache=True, parallel=True)
-def parallel_update_rows(parts, entries, inputs, residual, extra, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
-    """Run `update_rows` over all latents in `parts` ranges."""
-    n = len(parameters[0])
-    for i in prange(parts):
-        update_rows(
-            i * n // parts, (i + 1) * n // parts,
-            entries, inputs, residual, extra, parameters, moments, rounded, norms, rates,
-        )  # fmt: skip
-
-
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def centre_rows(begin, end, x, centre, centred, squares, sums):  # type: ignore[no-untyped-def]
-    """Write x - centre (B, d), its squared norms (B), and add the rows to `sums` (d, float64)."""
+def centre_rows(begin, end, height, x, centre, centred, squares, sums):  # type: ignore[no-untyped-def]
+    """Write x - centre (B, d) and its squared norms (B); range i of `height` tokens adds up to row i of `sums`.
+
+    The loop runs over ranges; `sums` (ranges, d) is float64.
+    """
     d = x.shape[1]
-    partial = np.zeros(d, np.float32)
-    for t in range(begin, end):
-        total = np.float32(0)
+    partial = np.empty(d, np.float32)
+    for i in range(begin, end):
         for f in range(d):
-            value = x[t, f] - centre[f]
-            centred[t, f] = value
-            partial[f] += value
-            total += value * value
-        squares[t] = total
-    for f in range(d):
-        sums[f] = partial[f]
-
-
-@njit(cache=True, parallel=True)
-def parallel_centre_rows(height, x, centre, centred, squares, sums):  # type: ignore[no-untyped-def]
-    """Run `centre_rows` over ranges of `height` tokens; row i of `sums` (ranges, d) is that of range i."""
-    n = len(x)
-    for i in prange(len(sums)):
-        centre_rows(i * height, min(n, (i + 1) * height), x, centre, centred, squares, sums[i])
+            partial[f] = 0
+        for t in range(i * height, min(len(x), (i + 1) * height)):
+            total = np.float32(0)
+            for f in range(d):
+                value = x[t, f] - centre[f]
+                centred[t, f] = value
+                partial[f] += value
+                total += value * value
+            squares[t] = total
+        for f in range(d):
+            sums[i, f] = partial[f]

@@ -10,7 +10,7 @@ A block's largest value is found for all blocks at once, and most blocks are nev
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
@@ -46,7 +46,8 @@ def _widen_overload(value):  # type: ignore[no-untyped-def]
 def _block_maxima(row, bias, top):  # type: ignore[no-untyped-def]
     """Write the largest pre-activation of each block into `top` (blocks)."""
     blocks = len(top)
-    top[:] = -np.inf
+    for b in range(blocks):
+        top[b] = -np.inf
     for first in range(0, len(row), blocks):
         products, offsets = row[first : first + blocks], bias[first : first + blocks]
         for b in range(blocks):
@@ -151,19 +152,31 @@ def _propose(row, factors, encoder, k, blocks_of, found):  # type: ignore[no-unt
     return left
 
 
+@njit(cache=True, nogil=True)
+def _insert_sorted(column, exact, n, latents, values):  # type: ignore[no-untyped-def]
+    """Copy the first n pairs, ordered by latent (an insertion sort: n is small)."""
+    for i in range(n):
+        j, value, place = column[i], exact[i], i
+        while place > 0 and latents[place - 1] > j:
+            latents[place], values[place] = latents[place - 1], values[place - 1]
+            place -= 1
+        latents[place], values[place] = j, value
+
+
 @njit(cache=True, fastmath=_FAST, error_model="numpy", nogil=True)
 def largest(begin, end, first, tile, tokens, encoder, k, chosen):  # type: ignore[no-untyped-def]
     """Write the k largest positive pre-activations of the rows begin:end of a tile, latents ascending.
 
     `first`: the token of row 0; `tile` (n, m). `tokens`: centred (B, d), factors (2, B), factor of the product.
-    `encoder`: rows (m, d), bias (m), norms (2, m), their largest per block (2, blocks). `chosen`: counts (B), latents
-    (B, k), values (B, k). The slack is factors[0] * norms[0] + factors[1] * norms[1] + factor * |product|.
+    `encoder`: rows (m, d), bias (m), norms (2, m), their largest per block (2, blocks), the largest absolute bias.
+    `chosen`: counts (B), latents (B, k), values (B, k). The slack is factors[0] * norms[0] + factors[1] * norms[1] +
+    factor * |product|.
     """
     centred, factors, of_product = tokens
-    rows, bias, norms, block_norms = encoder
+    rows, bias, norms, block_norms, largest_bias = encoder
     counts, latents, values = chosen
     width = tile.shape[1]
-    blocks_of = block_norms, np.abs(bias).max(), np.empty((3, block_norms.shape[1]), np.float32)
+    blocks_of = block_norms, largest_bias, np.empty((3, block_norms.shape[1]), np.float32)
     column, upper, exact = np.empty(width, np.int32), np.empty(width, np.float32), np.empty(width, np.float32)
     for r in range(begin, end):
         t = first + r
@@ -180,16 +193,7 @@ def largest(begin, end, first, tile, tokens, encoder, k, chosen):  # type: ignor
             _partition(exact, column, kept, k)
             kept = k
         counts[t] = kept
-        for i, place in enumerate(np.argsort(column[:kept])):
-            latents[t, i], values[t, i] = column[place], exact[place]
-
-
-@njit(cache=True, parallel=True)
-def parallel_largest(parts, first, tile, tokens, encoder, k, chosen):  # type: ignore[no-untyped-def]
-    """Run `largest` over all rows of a tile in `parts` ranges."""
-    n = len(tile)
-    for i in prange(parts):
-        largest(i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, k, chosen)
+        _insert_sorted(column, exact, kept, latents[t], values[t])
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy", nogil=True)
@@ -230,25 +234,9 @@ def fill_above(begin, end, first, tile, tokens, encoder, thresholds, start, late
         t, e = first + r, start[r]
         slack = factors[0, t], factors[1, t], of_product
         _count_reaching(tile[r], slack, (bias, norms[0], norms[1]), thresholds, mask)
-        for j in np.flatnonzero(mask):
+        for j in range(len(mask)):
+            if not mask[j]:
+                continue
             value = _dot(centred[t], rows[j]) + bias[j]
             latents[e], values[e] = j, value if value > thresholds[j] else np.float32(0)
             e += 1
-
-
-@njit(cache=True, parallel=True)
-def parallel_count_above(parts, first, tile, tokens, encoder, thresholds, counts):  # type: ignore[no-untyped-def]
-    """Run `count_above` over all rows of a tile in `parts` ranges."""
-    n = len(tile)
-    for i in prange(parts):
-        count_above(i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, thresholds, counts)
-
-
-@njit(cache=True, parallel=True)
-def parallel_fill_above(parts, first, tile, tokens, encoder, thresholds, start, latents, values):  # type: ignore[no-untyped-def]
-    """Run `fill_above` over all rows of a tile in `parts` ranges."""
-    n = len(tile)
-    for i in prange(parts):
-        fill_above(
-            i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, thresholds, start, latents, values
-        )
