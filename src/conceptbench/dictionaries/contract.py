@@ -121,7 +121,7 @@ class Contract:
     def shapes(self) -> Finding:
         """Atoms, codes and reconstructions have the shapes they should, and codes fire."""
         learnt, codes = self._learnt, self._codes
-        width = getattr(self.spec, "width", learnt.width)
+        width = getattr(self.spec, "latents", getattr(self.spec, "width", learnt.width))
         holds = learnt.atoms.shape == learnt.encoder.shape == (width, D) and codes.shape == (HELD_OUT, 1, width)
         holds &= learnt.decode(codes).shape == (HELD_OUT, D) and len(codes.values) > 0
         lengths = np.linalg.norm(learnt.atoms, axis=1)
