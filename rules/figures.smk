@@ -12,6 +12,7 @@ FIGURES = [
         *(["accuracy"] if TASKS else []),
         *(["overlap"] if "overlap" in METRIC_TABLES else []),
         *(["decomposition"] if "decomposition" in METRIC_TABLES else []),
+        *REMAPPING_FIGURES,
         *(["recovery"] if CONFIG.synthetic.worlds else []),
     ]
 ]

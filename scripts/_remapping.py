@@ -43,3 +43,12 @@ def followed_dictionaries(snakemake: Any, spec: Mapping[str, Any], name: str = "
     seeds = {seed: folder / f"seed{seed}" for seed in spec["seeds"]}
     first = folder / f"seed{spec['seeds'][0]}"
     return {seed: load_dictionary(path if path.is_dir() else first) for seed, path in seeds.items()}
+
+
+def adapted_dictionaries(snakemake: Any, spec: Mapping[str, Any], task: str) -> dict[str, dict[int, Dictionary]]:
+    """The followed dictionary learnt again on each adapted model, by method and seed; none when nobody asked."""
+    folders = [Path(path).parent for path in snakemake.input.get("adapted", []) if Path(path).parents[1].name == task]
+    return {
+        folder.name: {seed: load_dictionary(folder / "dictionary" / f"seed{seed}") for seed in spec["seeds"]}
+        for folder in folders
+    }

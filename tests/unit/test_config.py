@@ -204,7 +204,7 @@ def all_stamps(config: Config) -> dict[str, Any]:
         "learn_synthetic": [{"world": name} for name in config.synthetic.worlds],
     }
     names["encode_codes"] = names["record_activations"]
-    names["record_adapted"] = names["encode_adapted"] = names["adapt"]
+    names["record_adapted"] = names["encode_adapted"] = names["learn_adapted"] = names["adapt"]
     return {
         "/".join((stage, *wildcards.values())): stage_spec(config, stage, **wildcards)
         for stage in STAGES

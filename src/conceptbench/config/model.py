@@ -1,6 +1,6 @@
 """The whole configuration and the references between its sections."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,8 @@ class Config(Section):
     """Repetitions of dictionary learning and adaptation."""
     data_root: str | None = None
     """Folder with the real data sets."""
+    downloads: Literal["never", "missing"] = "never"
+    """Whether published data sets that are not below `data_root` may be downloaded into it."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto: a GPU when the job was granted one, else the CPU; or `cpu`, `cuda`, `cuda:<number>`."""
     datasets: Annotated[dict[Name, DatasetSpec], Field(min_length=1)]
@@ -129,6 +131,8 @@ class Config(Section):
         for where, section in (("masking", chosen.masking), ("concepts", chosen.concepts)):
             for name in (section.methods if section else None) or ():
                 self._refer(f"measures.{where}.methods", name, tuple(self.adaptations.methods), "the adaptation")
+        for name in chosen.concepts.relearn if chosen.concepts else ():
+            self._refer("measures.concepts.relearn", name, tuple(self.adaptations.methods), "the adaptation")
         if chosen.plants is not None:
             self._refer("measures.plants.task", chosen.plants.task, self.adaptations.tasks, "the task")
             if chosen.concepts is None:

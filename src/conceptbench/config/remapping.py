@@ -30,9 +30,9 @@ class Concepts(Section):
 
     q: Share = 0.1
     """A latent belongs to a class when it fires on at least this share of the class's images under zero-shot."""
-    q_sweep: tuple[Share, ...] = (0.02, 0.05, 0.2, 0.4)
+    q_sweep: tuple[Share, ...] = (0.05, 0.25)
     """Other values of q for which the shares are computed."""
-    images: MinImages = 480
+    images: MinImages = 240
     """Images of each split, at most, evenly over the trained classes."""
     methods: Methods = None
     """Adaptations that are measured; null takes all that change the image tower."""
@@ -40,8 +40,8 @@ class Concepts(Section):
     """Latents of each class whose association is also measured by removing them."""
     halvings: Count = 20
     """Random halvings of the images behind each split-half value."""
-    adapted_dictionary: bool = False
-    """Learn the followed dictionary again on each adapted model: a control, and the measure of its validity."""
+    relearn: tuple[Name, ...] = ()
+    """Adaptations on whose model the followed dictionary is learnt again: a control, and the measure of its validity."""
 
 
 class Plants(Section):

@@ -39,7 +39,7 @@ def _measure_concepts(config: Config) -> Spec:
 
 
 def _measure_association(config: Config) -> Spec:
-    return {**_shared(config), "concepts": _plain(config.measures.concepts), "exemplars": config.measures.exemplars}
+    return {**_shared(config), "concepts": _plain(config.measures.concepts)}
 
 
 def _measure_validity(config: Config) -> Spec:
@@ -47,7 +47,7 @@ def _measure_validity(config: Config) -> Spec:
 
 
 def _learn_adapted(config: Config, *, task: str, method: str) -> Spec:
-    chosen, followed = config.dictionaries, config.measures.dictionary
+    """Return what differs by job; the options are those of the dictionary's card, an input of the rule."""
     return {
         "task": task,
         "method": method,
@@ -55,10 +55,9 @@ def _learn_adapted(config: Config, *, task: str, method: str) -> Spec:
         "block": config.measures.block,
         "seed": config.seed,
         "seeds": list(config.seeds),
-        "train_on": chosen.train_on,
-        "images": chosen.images,
-        "dictionary": followed,
-        "options": _plain(chosen.methods[followed]),
+        "train_on": config.dictionaries.train_on,
+        "images": config.dictionaries.images,
+        "dictionary": config.measures.dictionary,
     }
 
 

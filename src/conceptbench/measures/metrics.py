@@ -5,13 +5,14 @@ without a gain, a half that a method cannot score) have no key: JSON has no NaN,
 for a number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from conceptbench.measures.remapping_metrics import concept_rows, plant_rows, remapping_rows, validity_rows
 from conceptbench.measures.resampling import ALL_SEEDS
 
 Metrics = dict[str, float]
@@ -43,7 +44,8 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
     Uses `backbones` and `kinds_text` (backbone, statistic, estimate, low, high), `dictionaries`
     (backbone, block, dictionary, seed, fvu, l0, dead_share), `stability`, `monosemanticity_summary`, `leaderboard`,
     `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
-    `accuracy_difference`, `overlap` and `decomposition`.
+    `accuracy_difference`, `overlap`, `decomposition`, `concepts`, `remapping`, `plants` and
+    `validity`.
     """
     collectors = {
         "backbones": _backbones,
@@ -60,6 +62,10 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
         "overlap": _overlap,
         "decomposition": _decomposition,
         "recovery": _recovery,
+        "concepts": lambda table: _keyed(concept_rows(table)),
+        "remapping": lambda table: _keyed(remapping_rows(table)),
+        "plants": lambda table: _keyed(plant_rows(table)),
+        "validity": lambda table: _keyed(validity_rows(table)),
     }
     out: Metrics = {}
     for name, collector in collectors.items():
@@ -74,6 +80,14 @@ def _put(out: Metrics, key: str, row: Mapping[str, Any]) -> None:
         value = row.get(column)
         if value is not None and np.isfinite(value):
             out[key + suffix] = float(value)
+
+
+def _keyed(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Metrics:
+    """Metrics of rows that already have their key."""
+    out: Metrics = {}
+    for key, row in rows:
+        _put(out, key, row)
+    return out
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

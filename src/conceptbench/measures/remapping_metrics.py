@@ -1,0 +1,48 @@
+"""Headline numbers of the remapping measures as flat keys (see `metrics`)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from conceptbench.measures.resampling import ALL_SEEDS
+
+Row = Mapping[str, Any]
+SHARES = ("existing_share", "recruited_share", "beyond_share", "sufficient_share")
+
+
+def concept_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
+    """`remapping.<method>.<task>.<share>`: accuracy, sets of the image's own class, followed dictionary, main q."""
+    main = table.loc[table["sets"] == "matched", "q"].unique()
+    chosen = table[(table["seed"].astype(str) == ALL_SEEDS) & (table["outcome"] == "accuracy")]
+    chosen = chosen[(chosen["dictionary"] == "followed") & (chosen["sets"] == "own") & chosen["q"].isin(main)]
+    for row in _records(chosen[chosen["part"].isin(SHARES)]):
+        yield f"remapping.{row['method']}.{row['task']}.{row['part']}", row
+
+
+def remapping_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
+    """`remapping.<method>.<task>.association`: mean over classes of what was remapped beyond resampling."""
+    chosen = table[(table["seed"].astype(str) == ALL_SEEDS) & (table["label"] == -1)]
+    for row in _records(chosen):
+        yield f"remapping.{row['method']}.{row['task']}.association", row
+
+
+def plant_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
+    """`plants.<plant>.{coverage,bias}` over the headline parts, `plants.null.<claim>.false_positive_rate`."""
+    for row in _records(table[table["part"] == "all"]):
+        yield f"plants.{row['plant']}.{row['statistic']}", row
+    rates = table[table["statistic"] == "false_positive_rate"]
+    for row in _records(rates):
+        yield f"plants.{row['plant']}.{row['part']}.false_positive_rate", row
+    for plant, group in rates.groupby("plant"):
+        yield f"plants.{plant}.false_positive_rate", {"estimate": float(group["estimate"].max())}
+
+
+def validity_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
+    """`validity.<method>.<task>.<statistic>.<dictionary>`: each dictionary on the adapted model."""
+    for row in _records(table[table["seed"].astype(str) == ALL_SEEDS]):
+        yield f"validity.{row['method']}.{row['task']}.{row['statistic']}.{row['dictionary']}", row
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
