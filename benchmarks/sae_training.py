@@ -283,7 +283,7 @@ def tune(group: Group, only: Sequence[str] | None) -> None:
         tried = climb(lambda multiple, toolkit=toolkit: tuning_fvu(group, toolkit, multiple), before)
         known["fvu"][toolkit.name] = tried
         known["multiples"][toolkit.name] = float(min(tried, key=lambda multiple: tried[multiple]))
-        write_json({**known, "tuned_at": asdict(group)}, RATES)
+        write_json({"multiples": known["multiples"], "fvu": known["fvu"], "tuned_at": asdict(group)}, RATES)
 
 
 def tuning_fvu(group: Group, toolkit: Toolkit, multiple: float) -> float:
