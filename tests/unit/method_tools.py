@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from conceptbench.dictionaries import Dictionary, Normaliser, learn, specify
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, random_atoms, whole
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, whole
 from conceptbench.dictionaries.batch_topk import LargestOfBatch
-from conceptbench.dictionaries.learner import Learner, Setting
+from conceptbench.dictionaries.learner import Learner, Setting, starting_atoms
 from conceptbench.dictionaries.matryoshka import nested, prefix_ends
 from conceptbench.dictionaries.methods import learner_of
 from conceptbench.dictionaries.specs import BatchTopK, DictionarySpec, Matryoshka
@@ -48,7 +48,7 @@ def in_torch(tokens: np.ndarray, **options: Any) -> tuple[DictionarySpec, Autoen
         learner = learner_of(spec, setting)
         assert isinstance(learner, AutoencoderLearner)
         return spec, learner
-    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(random_atoms(spec.width, setting))
+    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(starting_atoms(spec.width, setting, spec.start))
     reconstruct = nested(prefix_ends(spec)) if isinstance(spec, Matryoshka) else whole
     return spec, AutoencoderLearner(spec, setting, selection, decoder, spec.k, reconstruct)
 

@@ -166,7 +166,7 @@ def test_overlays_merge_replace_and_take_out() -> None:
         "measures": {"latents_on": []},
     }
     config = load_config(DEFAULT, overlay)
-    assert set(config.datasets) == {"scenes", "flora"} and config.datasets["scenes"].pairs == 8
+    assert set(config.datasets) == {"scenes", "kinds", "flora"} and config.datasets["scenes"].pairs == 8
     assert set(config.adaptations.methods) == {"zero-shot", "maple"}
     assert config.adaptations.methods["maple"].lr == 1e-3 and config.adaptations.methods["maple"].depth == 3
     assert merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}}
@@ -189,7 +189,7 @@ def test_what_is_recorded_and_prepared() -> None:
     config = load_config(DEFAULT, {"datasets": {"spare": {"kind": "flora"}}})
     assert config.recorded("clip-tiny") == ("scenes", "flora", "terra")
     assert config.recorded("image-tiny") == ("scenes",)
-    assert config.used_datasets() == ("scenes", "flora", "terra")
+    assert config.used_datasets() == ("scenes", "kinds", "flora", "terra")
 
 
 def all_stamps(config: Config) -> dict[str, Any]:
@@ -202,7 +202,10 @@ def all_stamps(config: Config) -> dict[str, Any]:
         "record_activations": [{"backbone": b, "dataset": d} for b in config.hooks for d in config.recorded(b)],
         "adapt": [{"task": t, "method": m} for t in config.adaptations.tasks for m in config.adaptations.methods],
         "learn_synthetic": [{"world": name} for name in config.synthetic.worlds],
+        "fetch_dataset": [],
     }
+    names["record_outputs"] = [{"backbone": name} for name in config.kinds.backbones] if config.kinds else []
+    names["learn_output_dictionaries"] = names["record_outputs"]
     names["encode_codes"] = names["record_activations"]
     names["record_adapted"] = names["encode_adapted"] = names["learn_adapted"] = names["adapt"]
     return {
@@ -234,7 +237,7 @@ ADAPT_MAPLE = {"adapt/flora/maple", "adapt/terra/maple"}
         ("adaptations/methods/maple/lr", 0.1, ADAPT_MAPLE),
         ("measures/overlap_k", [5], {"measure_overlap"}),
         ("measures/exemplars", 7, {"measure_latents"}),
-        ("measures/permutations", 99, {"measure_truth"}),
+        ("measures/permutations", 99, {"measure_truth", "measure_kinds"}),
         ("datasets/flora/template", "a {} flower.", {"adapt/flora/zero-shot"}),
         (
             "hooks/image-tiny",
@@ -304,7 +307,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     from conceptbench.config.__main__ import main
 
     assert main(["check", str(ROOT / "config.yaml")]) == 0
-    assert "testbed: 3 data sets" in capsys.readouterr().out
+    assert "testbed: 4 data sets" in capsys.readouterr().out
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("figures: {dqi: 3}\n")
     assert main(["check", str(ROOT / "config.yaml"), str(overlay)]) == 1

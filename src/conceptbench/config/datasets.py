@@ -1,8 +1,8 @@
 """Data sets of the configuration: rendered ones, known collections of photographs, and any folder of images."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from conceptbench.config.sections import Count, Section, Template
 
@@ -83,7 +83,68 @@ class Folder(_Photographs):
     """Prompt of zero-shot classification."""
 
 
-DatasetSpec: TypeAlias = Annotated[Scenes | Flora | Terra | Eurosat | Flowers | Folder, Field(discriminator="kind")]
+TEMPLATES: Final = {
+    "imagenet": "a photo of a {}.",
+    "caltech101": "a photo of a {}.",
+    "oxford-pets": "a photo of a {}, a type of pet.",
+    "stanford-cars": "a photo of a {}.",
+    "food101": "a photo of {}, a type of food.",
+    "fgvc-aircraft": "a photo of a {}, a type of aircraft.",
+    "sun397": "a photo of a {}.",
+    "dtd": "{} texture.",
+    "ucf101": "a photo of a person doing {}.",
+    "cub-200": "a photo of a {}, a type of bird.",
+}
+"""CoOp's prompt of each data set of its suite, and one for birds."""
+
+
+class Published(_Photographs):
+    """A data set of CoOp's suite besides EuroSAT and Flowers-102, or CUB-200 (birds), below `data_root`."""
+
+    kind: Literal[
+        "imagenet",
+        "caltech101",
+        "oxford-pets",
+        "stanford-cars",
+        "food101",
+        "fgvc-aircraft",
+        "sun397",
+        "dtd",
+        "ucf101",
+        "cub-200",
+    ]
+    template: Template = None
+    """Prompt of zero-shot classification; null takes CoOp's for this data set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_template(cls, options: Any) -> Any:
+        """Fill in the data set's own prompt."""
+        if isinstance(options, dict) and options.get("template") is None:
+            return {**options, "template": TEMPLATES.get(options.get("kind", ""))}
+        return options
+
+
+class Unlabelled(_Photographs):
+    """Images without classes below `data_root`: COCO with its captions, ADE20K with its masks."""
+
+    kind: Literal["coco", "ade20k"]
+
+
+class Captions(_Photographs):
+    """Any folder of images with a caption file (.csv with image and caption, COCO's .json, or .json of image: captions)."""
+
+    kind: Literal["captions"]
+    path: str
+    """The folder of images, absolute or relative to `data_root`."""
+    captions: str
+    """The caption file, absolute or relative to `data_root`."""
+
+
+DatasetSpec: TypeAlias = Annotated[
+    Scenes | Flora | Terra | Eurosat | Flowers | Published | Unlabelled | Folder | Captions,
+    Field(discriminator="kind"),
+]
 """Every kind of data set, told apart by `kind`."""
 
 TRAIN_SHARE = 0.5
@@ -94,16 +155,23 @@ def train_images_per_class(spec: DatasetSpec) -> int | None:
     """Return how many training images a class has at most, or None when only the files can tell."""
     if isinstance(spec, Flora | Terra):
         return int(spec.images_per_class * TRAIN_SHARE)
-    if isinstance(spec, Eurosat | Flowers | Folder):
+    if isinstance(spec, _Photographs):
         return spec.limit_per_class
     return None
 
 
 def has_classes(spec: DatasetSpec) -> bool:
     """Return whether the data set can be a task of adaptation."""
-    return not isinstance(spec, Scenes)
+    return not isinstance(spec, Scenes | Unlabelled | Captions)
 
 
 def needs_data_root(spec: DatasetSpec) -> bool:
     """Return whether the data set's files are looked for below `data_root`."""
-    return isinstance(spec, Eurosat | Flowers) or (isinstance(spec, Folder) and not spec.path.startswith("/"))
+    if isinstance(spec, Folder | Captions):
+        return not spec.path.startswith("/") or (isinstance(spec, Captions) and not spec.captions.startswith("/"))
+    return is_published(spec)
+
+
+def is_published(spec: DatasetSpec) -> bool:
+    """Return whether the data set is a published one, which can be looked for and often downloaded by its kind."""
+    return isinstance(spec, Eurosat | Flowers | Published | Unlabelled)

@@ -34,7 +34,9 @@ class _Trained(_Method):
     warmup_steps: _Steps = 200
     """Steps over which the learning rate rises linearly from 0."""
     decay_share: Share = 0.2
-    """Last share of all steps over which the learning rate falls linearly to 0; 0 keeps it constant."""
+    """Last share of all steps over which the learning rate falls to 0; 0 keeps it constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Shape of that fall."""
     epochs: Count = 1
     """Passes over the training tokens."""
     batch_size: Annotated[int, Field(ge=2)] = 2048
@@ -50,15 +52,24 @@ class _Revived(_Trained):
     """Weight of the AuxK loss; 0 switches it off."""
 
 
+class _Started(_Trained):
+    start: Literal["tokens", "random"] = "tokens"
+    """Atoms at the start: centred training tokens blended with noise, or random directions."""
+
+
 class _Selecting(_Revived):
     k: Count
     """Latents kept for each token, at most or on average."""
 
 
-class TopK(_Selecting):
+class TopK(_Started, _Selecting):
     """TopK autoencoder with the AuxK loss on dead latents (Gao et al., arXiv 2406.04093)."""
 
     method: Literal["topk"]
+    k_start: Count | None = None
+    """Latents kept on the first step, from where the number changes linearly to k; null means k."""
+    k_steps: _Steps = 0
+    """Steps over which it changes."""
 
 
 class ReluL1(_Trained):
@@ -77,13 +88,13 @@ class ReluL1(_Trained):
     """Start the encoder as a copy of the atoms, or as an independent Kaiming-uniform draw."""
 
 
-class BatchTopK(_Selecting):
+class BatchTopK(_Started, _Selecting):
     """BatchTopK autoencoder (arXiv 2412.06410): k latents a token on average over a batch; one threshold encodes."""
 
     method: Literal["batch-topk"]
 
 
-class Matryoshka(_Selecting):
+class Matryoshka(_Started, _Selecting):
     """Matryoshka BatchTopK autoencoder (arXiv 2503.17547): nested prefixes that each reconstruct the token."""
 
     method: Literal["matryoshka"]
@@ -98,7 +109,7 @@ class Matryoshka(_Selecting):
         return self
 
 
-class JumpRelu(_Revived):
+class JumpRelu(_Started, _Revived):
     """JumpReLU autoencoder (arXiv 2407.14435): a learnt threshold for each latent."""
 
     method: Literal["jump-relu"]

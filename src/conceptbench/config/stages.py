@@ -36,6 +36,10 @@ def _prepare_dataset(config: Config, *, dataset: str) -> Spec:
     return {"name": dataset, "seed": config.seed, **section}
 
 
+def _fetch_dataset(config: Config, *, dataset: str) -> Spec:
+    return {"name": dataset, "kind": config.datasets[dataset].kind}
+
+
 def _backbone(config: Config, *, backbone: str) -> Spec:
     return {"name": backbone, **_plain(config.backbones[backbone])}
 
@@ -256,11 +260,16 @@ def _collect_metrics(config: Config) -> Spec:
     return {"backbone": config.adaptations.backbone, "block": config.measures.block}
 
 
+def _collect_manifests(config: Config) -> Spec:
+    return {"experiment": config.experiment}
+
+
 def _measure_runtime(config: Config) -> Spec:
     return {"experiment": config.experiment}
 
 
 STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
+    "fetch_dataset": _fetch_dataset,
     "prepare_dataset": _prepare_dataset,
     "train_backbone": _backbone,
     "fetch_backbone": _backbone,
@@ -291,6 +300,7 @@ STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "draw_exemplars": _draw_exemplars,
     "collect_metrics": _collect_metrics,
     "measure_runtime": _measure_runtime,
+    "collect_manifests": _collect_manifests,
 }
 """Every stage with parameters of its own; all other `draw_*` stages share those of `draw`."""
 

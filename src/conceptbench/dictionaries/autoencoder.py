@@ -20,7 +20,6 @@ from conceptbench.dictionaries.learner import (
     Parameters,
     Setting,
     StepReport,
-    learning_rate,
     remove_radial_,
     squared_norm,
     tied_scale,
@@ -28,6 +27,7 @@ from conceptbench.dictionaries.learner import (
     unit_rows,
 )
 from conceptbench.dictionaries.rules import CodeRule, KeepLargest
+from conceptbench.dictionaries.schedules import learning_rate
 from conceptbench.dictionaries.specs import Revived
 from conceptbench.dictionaries.thresholds import CALIBRATION_TILE, CALIBRATION_TOKENS
 from conceptbench.dictionaries.topk import aux_loss
@@ -124,11 +124,6 @@ def whole(target: Tensor, codes: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]
     """Return the squared error of all latents together and the residual; a `Reconstruction`."""
     residual = target - codes @ atoms
     return residual.square().sum(), residual
-
-
-def random_atoms(width: int, setting: Setting) -> Float[Tensor, "latent feature"]:
-    """Return random directions of unit norm, on the setting's device."""
-    return unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator)).to(setting.device)
 
 
 class AutoencoderLearner:

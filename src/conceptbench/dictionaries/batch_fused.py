@@ -11,8 +11,9 @@ from torch import Tensor
 
 from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.dictionary import Dictionary
-from conceptbench.dictionaries.learner import TINY, FiringClock, Parameters, Setting, StepReport, learning_rate
+from conceptbench.dictionaries.learner import TINY, FiringClock, Parameters, Setting, StepReport
 from conceptbench.dictionaries.rules import KeepAbove
+from conceptbench.dictionaries.schedules import learning_rate
 from conceptbench.dictionaries.sparse_step import Centred, Explained, Rows, SparseAdam, explain
 from conceptbench.dictionaries.specs import BatchTopK, Matryoshka
 from conceptbench.dictionaries.support import Support
@@ -87,7 +88,7 @@ class FusedBatchLearner:
     def __init__(self, spec: BatchTopK | Matryoshka, setting: Setting, ends: Sequence[int]) -> None:
         """Start from random atoms; `ends` are those of the prefixes, the last of them the width."""
         self._spec, self._setting, self._ends = spec, setting, tuple(ends)
-        self.parameters = Parameters.start(spec.width, spec.k, setting)
+        self.parameters = Parameters.start(spec.width, spec.k, setting, spec.start)
         self._candidates = Candidates(self.parameters.encoder, self.parameters.encoder_bias, setting.candidates)
         self._selection = BatchSelection(self._candidates, spec.k)
         self._adam = SparseAdam(self.parameters, self._candidates)
@@ -105,7 +106,9 @@ class FusedBatchLearner:
         loss = squares / variation if self._candidates.finite() else math.nan
         terms, dead = [term], self._clock.dead()
         if self._spec.aux_alpha > 0 and len(dead):
-            weighted, auxiliary = auxiliary_term(p, centred.rows, residual, dead, self._aux_k, self._spec.aux_alpha)
+            weighted, auxiliary = auxiliary_term(
+                self._candidates, p.atoms.numpy(), centred.rows, residual, dead, self._aux_k, self._spec.aux_alpha
+            )
             loss += weighted
             terms += auxiliary
         if math.isfinite(loss):

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, random_atoms
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms
 from conceptbench.dictionaries.batch_fused import FusedBatchLearner
-from conceptbench.dictionaries.learner import Setting
+from conceptbench.dictionaries.learner import Setting, starting_atoms
 from conceptbench.dictionaries.rules import KeepAbove
 from conceptbench.dictionaries.specs import BatchTopK
 from conceptbench.dictionaries.thresholds import calibrate
@@ -48,5 +48,5 @@ def batch_topk_learner(spec: BatchTopK, setting: Setting) -> AutoencoderLearner 
     """Return the learner of BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
     if setting.device.type == "cpu":
         return FusedBatchLearner(spec, setting, (spec.width,))
-    decoder = UnitAtoms(random_atoms(spec.width, setting))
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start).to(setting.device))
     return AutoencoderLearner(spec, setting, LargestOfBatch(spec.k, spec.width), decoder, spec.k)

@@ -13,17 +13,18 @@ on the processor's abilities, on the library that multiplies, or on the number o
 """
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries import kernels, selection
 from conceptbench.dictionaries.learner import Precision
 from conceptbench.dictionaries.support import Support
-from conceptbench.dictionaries.threads import spread
+from conceptbench.dictionaries.threads import ranges, share_threads
 
 TILE_VALUES: Final = 4 << 20
 """Pre-activations held at once: 8 MiB in bfloat16, which stays in the caches."""
@@ -81,10 +82,20 @@ class Candidates:
         self.norms = np.zeros((2, width), np.float32)
         self.refresh()
 
+    def among(self, latents: Int64[np.ndarray, "some"]) -> "Candidates":
+        """Return some latents alone, as they are now; they are numbered by their places in `latents`."""
+        some = copy(self)
+        some.rows, some.bias, some.norms = self.rows[latents], self.bias[latents], self.norms[:, latents]
+        some._encoder = torch.from_numpy(some.rows)
+        if len(self.rounded):
+            some.rounded = self.rounded[latents]
+            some._low = torch.from_numpy(some.rounded).view(torch.bfloat16)
+        return some
+
     def refresh(self) -> None:
         """Follow a change of the whole encoder."""
         if len(self.rounded):
-            spread(kernels.round_rows, len(self.rows), self.rows, self.rounded, self.norms)
+            kernels.round_rows(0, len(self.rows), self.rows, self.rounded, self.norms)
         else:
             self.norms[0] = np.sqrt(np.einsum("jf,jf->j", self.rows, self.rows))
 
@@ -100,7 +111,7 @@ class Candidates:
         encoder = (self.rows, self.bias, self.norms, block_norms, largest_bias)
         chosen = np.empty(tokens, np.int64), np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
         for first, tile, inputs in self._tiles(centred):
-            spread(selection.largest, len(tile), first, tile, inputs, encoder, k, chosen)
+            selection.parallel_largest(ranges(), first, tile, inputs, encoder, k, chosen)
         return Support.of_slots(*chosen)
 
     def above(
@@ -111,10 +122,12 @@ class Candidates:
         parts = []
         for first, tile, inputs in self._tiles(centred):
             counts = np.empty(len(tile), np.int64)
-            spread(selection.count_above, len(tile), first, tile, inputs, encoder, thresholds, counts)
+            selection.parallel_count_above(ranges(), first, tile, inputs, encoder, thresholds, counts)
             start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
             latents, values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-            spread(selection.fill_above, len(tile), first, tile, inputs, encoder, thresholds, start, latents, values)
+            selection.parallel_fill_above(
+                ranges(), first, tile, inputs, encoder, thresholds, start, latents, values
+            )
             parts.append(Support(start, latents, values).keep(values > 0))
         return Support.join(parts)
 
@@ -122,6 +135,7 @@ class Candidates:
         self, centred: Float32[np.ndarray, "token feature"]
     ) -> Iterator[tuple[int, np.ndarray, tuple[Any, ...]]]:
         """Yield (first token, products of a tile of tokens with all latents, tokens with the factors of the slack)."""
+        share_threads()
         inputs, factors, of_product = self._prepare(centred)
         height = max(1, min(len(centred), TILE_VALUES // len(self.rows)))
         low = torch.empty(height if len(self.rounded) else 0, len(self.rows), dtype=torch.bfloat16)
@@ -144,7 +158,7 @@ class Candidates:
             return torch.from_numpy(centred), np.stack([accumulation * norms, 0 * norms]), np.float32(0)
         low = torch.empty(tokens, d, dtype=torch.bfloat16)
         norms = np.empty((2, tokens), np.float32)
-        spread(kernels.round_rows, tokens, centred, low.view(torch.int16).numpy(), norms)
+        kernels.round_rows(0, tokens, centred, low.view(torch.int16).numpy(), norms)
         kept, lost = SAFETY * norms
         factors = np.stack([lost + accumulation * kept, kept + lost]).astype(np.float32)
         return low, factors, np.float32(SAFETY * ROUNDING)

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken, random_atoms
-from conceptbench.dictionaries.learner import Setting
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken
+from conceptbench.dictionaries.learner import Setting, starting_atoms
 from conceptbench.dictionaries.specs import Frozen
 
 
@@ -32,5 +32,5 @@ class FixedAtoms:
 
 def frozen_learner(spec: Frozen, setting: Setting) -> AutoencoderLearner:
     """Return the learner of the null."""
-    decoder = FixedAtoms(random_atoms(spec.width, setting))
+    decoder = FixedAtoms(starting_atoms(spec.width, setting, "random").to(setting.device))
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

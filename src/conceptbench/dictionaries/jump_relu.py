@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, random_atoms
-from conceptbench.dictionaries.learner import Setting, to_numpy
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms
+from conceptbench.dictionaries.learner import Setting, starting_atoms, to_numpy
 from conceptbench.dictionaries.rules import KeepAbove
 from conceptbench.dictionaries.specs import JumpRelu
 
@@ -105,5 +105,5 @@ class Jump:
 
 def jump_relu_learner(spec: JumpRelu, setting: Setting) -> AutoencoderLearner:
     """Return the learner of JumpReLU."""
-    decoder = UnitAtoms(random_atoms(spec.width, setting))
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start).to(setting.device))
     return AutoencoderLearner(spec, setting, Jump(spec, setting.device), decoder, spec.k)

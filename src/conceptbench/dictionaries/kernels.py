@@ -1,12 +1,13 @@
 """Compiled loops of the sparse step on a CPU. Shapes: B tokens, F firings, d features, m latents.
 
 Firings are the entries of a `Support`: those of token t are `start[t]:start[t + 1]`. The loops over tokens or latents
-take a range, which one thread runs (`threads.spread`). Every sum is taken by one thread in a fixed order, so results
-do not depend on the number of threads.
+take a range, which one thread runs; the `parallel_` forms share them out over the threads that torch uses too (those of
+another pool would wait for torch's, which keep spinning after a product). Every sum is taken by one thread in a fixed
+order, so results do not depend on the number of threads.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 _ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
 """Licences that let a sum over features be vectorised; NaN and infinity keep their meaning."""
@@ -183,3 +184,25 @@ def centre_rows(begin, end, height, x, centre, centred, squares, sums):  # type:
             squares[t] = total
         for f in range(d):
             sums[i, f] = partial[f]
+
+
+@njit(cache=True, parallel=True)
+def parallel_residuals(parts, target, start, latents, values, atoms, weights, residual, gradients, squares):  # type: ignore[no-untyped-def]
+    """Run `residuals` over all tokens in `parts` ranges."""
+    n = len(target)
+    for i in prange(parts):
+        residuals(
+            i * n // parts, (i + 1) * n // parts,
+            target, start, latents, values, atoms, weights, residual, gradients, squares,
+        )  # fmt: skip
+
+
+@njit(cache=True, parallel=True)
+def parallel_update_rows(parts, entries, inputs, residual, extra, parameters, moments, rounded, norms, rates):  # type: ignore[no-untyped-def]
+    """Run `update_rows` over all latents in `parts` ranges."""
+    n = len(parameters[0])
+    for i in prange(parts):
+        update_rows(
+            i * n // parts, (i + 1) * n // parts,
+            entries, inputs, residual, extra, parameters, moments, rounded, norms, rates,
+        )  # fmt: skip

@@ -12,13 +12,15 @@ from torch import Tensor
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.rules import CodeRule
-from conceptbench.dictionaries.specs import Trained
+from conceptbench.dictionaries.specs import Start
 
 MEDIAN_ITERATIONS = 100
 MEDIAN_TOLERANCE = 1e-5
 MEDIAN_PART = 4_096
 SCALE_TOKENS = 8192
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+TOKEN_SHARE = 0.8
+"""Part of the token in an atom that starts from one, before it is normalised."""
 TINY = float(torch.finfo(torch.float32).tiny)
 
 
@@ -84,13 +86,13 @@ class Parameters:
     decoder_bias: Float[Tensor, "feature"]
 
     @classmethod
-    def start(cls, width: int, k: int | None, setting: Setting) -> "Parameters":
-        """Random unit atoms, the encoder a scaled copy of them, the decoder bias at the geometric median of the tokens.
+    def start(cls, width: int, k: int | None, setting: Setting, start: Start = "random") -> "Parameters":
+        """Unit atoms, the encoder a scaled copy of them, the decoder bias at the geometric median of the tokens.
 
         The scale is the one of least squared error on the sample, so that training starts with neither a vanishing
         nor an overshooting reconstruction.
         """
-        atoms = unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator))
+        atoms = starting_atoms(width, setting, start)
         centre = setting.median()
         encoder = atoms * tied_scale(setting.sample[:SCALE_TOKENS] - centre, atoms, k)
         return cls(*(tensor.to(setting.device) for tensor in (atoms, encoder, atoms.new_zeros(width), centre)))
@@ -136,13 +138,18 @@ class FiringClock:
         self._silent[fired] = 0
 
 
-def learning_rate(spec: Trained, step: int, total_steps: int | None) -> float:
-    """Return the rate of a step (from 0): linear warm-up, constant, linear decay over the last `decay_share`."""
-    rise = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
-    if not spec.decay_share or total_steps is None:
-        return spec.lr * rise
-    fall = (total_steps - step) / max(1.0, spec.decay_share * total_steps)
-    return spec.lr * rise * min(1.0, max(0.0, fall))
+def starting_atoms(width: int, setting: Setting, start: Start) -> Float[Tensor, "latent feature"]:
+    """Return unit atoms to start from, on the CPU: random directions, or centred tokens blended with them.
+
+    Training tokens as atoms are used by saev; the random part keeps atoms of equal or scarce tokens apart. Tokens are
+    drawn without replacement as long as there are enough.
+    """
+    random = unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator))
+    if start == "random":
+        return random
+    order = torch.randperm(max(width, len(setting.sample)), generator=setting.generator)[:width]
+    drawn = setting.sample[order % len(setting.sample)] - setting.median()
+    return unit_rows(TOKEN_SHARE * unit_rows(drawn) + (1 - TOKEN_SHARE) * random)
 
 
 def unit_rows(rows: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Reconstruction, UnitAtoms, random_atoms
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Reconstruction, UnitAtoms
 from conceptbench.dictionaries.batch_fused import FusedBatchLearner
 from conceptbench.dictionaries.batch_topk import LargestOfBatch
-from conceptbench.dictionaries.learner import Setting
+from conceptbench.dictionaries.learner import Setting, starting_atoms
 from conceptbench.dictionaries.specs import Matryoshka
 
 
@@ -39,5 +39,5 @@ def matryoshka_learner(spec: Matryoshka, setting: Setting) -> AutoencoderLearner
     """Return the learner of Matryoshka BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
     if setting.device.type == "cpu":
         return FusedBatchLearner(spec, setting, prefix_ends(spec))
-    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(random_atoms(spec.width, setting))
+    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(starting_atoms(spec.width, setting, spec.start).to(setting.device))
     return AutoencoderLearner(spec, setting, selection, decoder, spec.k, nested(prefix_ends(spec)))

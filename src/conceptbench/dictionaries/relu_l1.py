@@ -15,7 +15,6 @@ from conceptbench.dictionaries.learner import (
     Parameters,
     Setting,
     StepReport,
-    learning_rate,
     remove_radial_,
     squared_norm,
     total_variation,
@@ -24,6 +23,7 @@ from conceptbench.dictionaries.learner import (
 from conceptbench.dictionaries.relu_l1_fused import FusedReluL1, ReluOutcome
 from conceptbench.dictionaries.relu_l1_loss import ghost_loss, squared_errors
 from conceptbench.dictionaries.rules import KeepAbove
+from conceptbench.dictionaries.schedules import learning_rate, ramp
 from conceptbench.dictionaries.specs import ReluL1
 
 
@@ -94,7 +94,7 @@ class ReluL1Learner:
     def step(self, x: Float[Tensor, "token feature"]) -> StepReport:
         """Learn from one batch."""
         spec = self._spec
-        rise = min(1.0, (self._steps + 1) / spec.l1_warmup_steps) if spec.l1_warmup_steps else 1.0
+        rise = ramp(self._steps, spec.l1_warmup_steps)
         dead = self._clock.dead() if spec.ghost_gradients else torch.empty(0, dtype=torch.int64, device=x.device)
         lr = learning_rate(spec, self._steps, self._total_steps)
         outcome = self._engine.step(x, dead, lr, spec.l1 * rise)

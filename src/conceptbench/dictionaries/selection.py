@@ -10,7 +10,7 @@ A block's largest value is found for all blocks at once, and most blocks are nev
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
@@ -153,14 +153,15 @@ def _propose(row, factors, encoder, k, blocks_of, found):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _insert_sorted(column, exact, n, latents, values):  # type: ignore[no-untyped-def]
-    """Copy the first n pairs, ordered by latent (an insertion sort: n is small)."""
-    for i in range(n):
-        j, value, place = column[i], exact[i], i
-        while place > 0 and latents[place - 1] > j:
-            latents[place], values[place] = latents[place - 1], values[place - 1]
-            place -= 1
-        latents[place], values[place] = j, value
+def _sort_by_latent(latents, values, n):  # type: ignore[no-untyped-def]
+    """Order the first n pairs by latent (Shell's sort with Ciura's gaps)."""
+    for gap in (301, 132, 57, 23, 10, 4, 1):
+        for i in range(gap, n):
+            j, value, place = latents[i], values[i], i
+            while place >= gap and latents[place - gap] > j:
+                latents[place], values[place] = latents[place - gap], values[place - gap]
+                place -= gap
+            latents[place], values[place] = j, value
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy", nogil=True)
@@ -193,7 +194,9 @@ def largest(begin, end, first, tile, tokens, encoder, k, chosen):  # type: ignor
             _partition(exact, column, kept, k)
             kept = k
         counts[t] = kept
-        _insert_sorted(column, exact, kept, latents[t], values[t])
+        for i in range(kept):
+            latents[t, i], values[t, i] = column[i], exact[i]
+        _sort_by_latent(latents[t], values[t], kept)
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy", nogil=True)
@@ -240,3 +243,29 @@ def fill_above(begin, end, first, tile, tokens, encoder, thresholds, start, late
             value = _dot(centred[t], rows[j]) + bias[j]
             latents[e], values[e] = j, value if value > thresholds[j] else np.float32(0)
             e += 1
+
+
+@njit(cache=True, parallel=True)
+def parallel_largest(parts, first, tile, tokens, encoder, k, chosen):  # type: ignore[no-untyped-def]
+    """Run `largest` over all rows of a tile in `parts` ranges."""
+    n = len(tile)
+    for i in prange(parts):
+        largest(i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, k, chosen)
+
+
+@njit(cache=True, parallel=True)
+def parallel_count_above(parts, first, tile, tokens, encoder, thresholds, counts):  # type: ignore[no-untyped-def]
+    """Run `count_above` over all rows of a tile in `parts` ranges."""
+    n = len(tile)
+    for i in prange(parts):
+        count_above(i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, thresholds, counts)
+
+
+@njit(cache=True, parallel=True)
+def parallel_fill_above(parts, first, tile, tokens, encoder, thresholds, start, latents, values):  # type: ignore[no-untyped-def]
+    """Run `fill_above` over all rows of a tile in `parts` ranges."""
+    n = len(tile)
+    for i in prange(parts):
+        fill_above(
+            i * n // parts, (i + 1) * n // parts, first, tile, tokens, encoder, thresholds, start, latents, values
+        )

@@ -20,7 +20,7 @@ from conceptbench.dictionaries import kernels
 from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.learner import Parameters
 from conceptbench.dictionaries.support import Support
-from conceptbench.dictionaries.threads import spread
+from conceptbench.dictionaries.threads import ranges, share_threads
 
 SUM_ROWS: Final = 256
 BETA1: Final = 0.9
@@ -28,6 +28,7 @@ BETA2: Final = 0.999
 EPSILON: Final = 1e-8
 
 Rows = Float32[np.ndarray, "token feature"]
+Atoms = Float32[np.ndarray, "latent feature"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Centred:
         """Subtract `centre` from the tokens; the variation is that of the batch, whatever the centre."""
         rows, squares = np.empty_like(x), np.empty(len(x), np.float32)
         sums = np.empty((-(-len(x) // SUM_ROWS), x.shape[1]))
-        spread(kernels.centre_rows, len(sums), SUM_ROWS, x, centre, rows, squares, sums)
+        kernels.centre_rows(0, len(sums), SUM_ROWS, x, centre, rows, squares, sums)
         total, mean = float(squares.sum(dtype=np.float64)), sums.sum(0) / len(x)
         return cls(rows, max(total - len(x) * float(mean @ mean), 0.0))
 
@@ -64,14 +65,14 @@ class Explained:
 
 
 def explain(
-    target: Rows, support: Support, atoms: Float32[np.ndarray, "latent feature"], weights: Float32[np.ndarray, "token"]
+    target: Rows, support: Support, atoms: Atoms, weights: Float32[np.ndarray, "token"]
 ) -> Explained:
     """Return target - sum of value * atom, its squares, and the gradients of the values under the weighted squares."""
     residual = np.empty_like(target)
     squares, gradients = np.empty(len(target), np.float32), np.empty(support.firings, np.float32)
-    spread(
-        kernels.residuals, len(target),
-        target, support.start, support.latents, support.values, atoms, weights, residual, gradients, squares,
+    share_threads()
+    kernels.parallel_residuals(
+        ranges(), target, support.start, support.latents, support.values, atoms, weights, residual, gradients, squares,
     )  # fmt: skip
     return Explained(support, residual, squares, weights, gradients)
 
@@ -130,8 +131,9 @@ class SparseAdam:
         residuals = terms[0].residual if len(terms) == 1 else np.concatenate([term.residual for term in terms])
         numbers = lr / (1 - BETA1**self._steps), BETA1, BETA2, math.sqrt(1 - BETA2**self._steps), EPSILON
         rates = tuple(np.float32(number) for number in numbers)
-        spread(
-            kernels.update_rows, len(p.atoms), entries, centred, residuals, (added, extra.atoms, extra.encoder),
+        share_threads()
+        kernels.parallel_update_rows(
+            ranges(), entries, centred, residuals, (added, extra.atoms, extra.encoder),
             (p.atoms.numpy(), p.encoder.numpy(), p.encoder_bias.numpy()),
             (self._moments["atoms"], self._moments["encoder"], self._moments["encoder_bias"]),
             self._candidates.rounded, self._candidates.norms,

@@ -16,12 +16,12 @@ from conceptbench.dictionaries.learner import (
     Parameters,
     Setting,
     StepReport,
-    learning_rate,
     remove_radial_,
     total_variation,
     unit_rows,
 )
 from conceptbench.dictionaries.rules import KeepLargest
+from conceptbench.dictionaries.schedules import kept, learning_rate
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.topk_fused import FusedTopK, TopKOutcome
 
@@ -58,12 +58,14 @@ class TorchTopK:
             tensor.requires_grad_()
         self._optimiser = torch.optim.Adam(parameters.all())
 
-    def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
+    def step(
+        self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float, k: int | None = None
+    ) -> TopKOutcome:
         """Learn from one batch; see `FusedTopK.step`."""
         p = self.parameters
         # (x - decoder_bias) encoder' with no gradient of the size of x: the bias passes through a matrix-vector product
         pre = torch.addmm(p.encoder_bias - p.encoder @ p.decoder_bias, x, p.encoder.T)
-        top = pre.topk(self._spec.k, dim=1, sorted=False)
+        top = pre.topk(k or self._spec.k, dim=1, sorted=False)
         values = top.values.relu()
         residual = x - p.decoder_bias - embedding_bag(top.indices, p.atoms, per_sample_weights=values, mode="sum")
         loss = residual.square().sum() / max(total_variation(x), TINY)
@@ -100,9 +102,9 @@ class TopKLearner:
     """Feeds the step and keeps the clock of dead latents."""
 
     def __init__(self, spec: TopK, setting: Setting) -> None:
-        """Start from random atoms."""
+        """Start from the atoms that the specification names."""
         self._spec, self._total_steps, self._normaliser = spec, setting.total_steps, setting.normaliser
-        parameters = Parameters.start(spec.width, spec.k, setting)
+        parameters = Parameters.start(spec.width, spec.k, setting, spec.start)
         fused = setting.device.type == "cpu"
         self._engine = FusedTopK(parameters, spec, setting.candidates) if fused else TorchTopK(parameters, spec)
         self._clock = FiringClock(spec.width, spec.dead_tokens, setting.device)
@@ -111,7 +113,7 @@ class TopKLearner:
     def step(self, x: Float[Tensor, "token feature"]) -> StepReport:
         """Learn from one batch."""
         lr = learning_rate(self._spec, self._steps, self._total_steps)
-        outcome = self._engine.step(x, self._clock.dead(), lr)
+        outcome = self._engine.step(x, self._clock.dead(), lr, kept(self._spec, self._steps))
         self._clock.update(outcome.fired, len(x))
         self._steps += 1
         return StepReport(outcome.loss, outcome.fvu, outcome.firings / len(x), self._clock.dead_share())

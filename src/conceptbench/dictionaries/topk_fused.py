@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from conceptbench.dictionaries.candidates import TILE_VALUES, Candidates
+from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.learner import TINY, Parameters, Precision
-from conceptbench.dictionaries.sparse_step import Centred, Explained, Rows, SparseAdam, explain
+from conceptbench.dictionaries.sparse_step import Atoms, Centred, Explained, Rows, SparseAdam, explain
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.support import Support
 
@@ -38,18 +38,25 @@ class FusedTopK:
         self._candidates = Candidates(parameters.encoder, parameters.encoder_bias, precision)
         self.adam = SparseAdam(parameters, self._candidates)
 
-    def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float) -> TopKOutcome:
-        """Learn from one batch: loss = ||e||^2 / ||x - mean||^2 + aux_alpha ||e' - e||^2 / ||e - mean||^2."""
+    def step(
+        self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float, k: int | None = None
+    ) -> TopKOutcome:
+        """Learn from one batch: loss = ||e||^2 / ||x - mean||^2 + aux_alpha ||e' - e||^2 / ||e - mean||^2.
+
+        With `k` as many latents are kept on this step, instead of the specification's.
+        """
         atoms = self.parameters.atoms.numpy()
         centred = Centred.of(x.numpy(), self.parameters.decoder_bias.numpy())
         variation = max(centred.variation, TINY)
-        support = self._candidates.largest(centred.rows, self._spec.k)
+        support = self._candidates.largest(centred.rows, k or self._spec.k)
         terms = [explain(centred.rows, support, atoms, _equal(len(x), 2 / variation))]
         fvu = float(terms[0].squares.sum(dtype=np.float64)) / variation
         loss = fvu if self._candidates.finite() else math.nan
         if self._spec.aux_alpha > 0 and len(dead):
             residual, alpha = terms[0].residual, self._spec.aux_alpha
-            weighted, auxiliary = auxiliary_term(self.parameters, centred.rows, residual, dead, self._aux_k, alpha)
+            weighted, auxiliary = auxiliary_term(
+                self._candidates, atoms, centred.rows, residual, dead, self._aux_k, alpha
+            )
             loss += weighted
             terms += auxiliary
         outcome = TopKOutcome(loss, fvu, support.firings, torch.from_numpy(support.fired(len(atoms))))
@@ -67,36 +74,18 @@ class FusedTopK:
 
 
 def auxiliary_term(
-    parameters: Parameters, centred: Rows, residual: Rows, dead: Int64[Tensor, "dead"], aux_k: int, alpha: float
-) -> tuple[float, list[Explained]]:
+    candidates: Candidates, atoms: Atoms, centred: Rows, residual: Rows, dead: Int64[Tensor, "dead"], aux_k: int,
+    alpha: float,
+) -> tuple[float, list[Explained]]:  # fmt: skip
     """Return the weighted AuxK loss and its term; nothing when the residual does not vary."""
     spread = Centred.of(residual, residual[0]).variation
     if not spread > 0:
         return 0.0, []
-    support = largest_among(parameters, centred, dead, aux_k)
+    among = candidates.among(dead.numpy()).largest(centred, min(aux_k, len(dead)))
+    support = Support(among.start, dead.numpy().astype(np.int32)[among.latents], among.values)
     scale = alpha / spread
-    term = explain(residual, support, parameters.atoms.numpy(), _equal(len(centred), 2 * scale))
+    term = explain(residual, support, atoms, _equal(len(centred), 2 * scale))
     return scale * float(term.squares.sum(dtype=np.float64)), [term]
-
-
-def largest_among(
-    parameters: Parameters, centred: Float32[np.ndarray, "token feature"], latents: Int64[Tensor, "some"], k: int
-) -> Support:
-    """Return, for each token, the k largest positive pre-activations among the given latents alone, in float32."""
-    rows, bias = parameters.encoder[latents], parameters.encoder_bias[latents]
-    names = latents.numpy().astype(np.int32)
-    counts, chosen, values = [], [], []
-    for tile in torch.split(torch.from_numpy(centred), max(1, TILE_VALUES // len(latents))):
-        pre = torch.addmm(bias, tile, rows.T)
-        top = pre.topk(min(k, len(latents)), dim=1, sorted=False) if k < len(latents) else None
-        kept, index = (pre, None) if top is None else (top.values, top.indices)
-        fires = kept > 0
-        counts.append(fires.sum(1).numpy())
-        where = fires.nonzero()[:, 1] if index is None else index[fires]
-        chosen.append(names[where.numpy()])
-        values.append(kept[fires].numpy())
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))])
-    return Support(start, np.concatenate(chosen), np.concatenate(values))
 
 
 def _equal(tokens: int, weight: float) -> Float32[np.ndarray, "token"]:

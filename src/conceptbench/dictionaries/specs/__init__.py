@@ -18,7 +18,7 @@ from conceptbench.dictionaries.specs.autoencoders import (
     ReluL1,
     TopK,
 )
-from conceptbench.dictionaries.specs.base import Revived, Selecting, Trained
+from conceptbench.dictionaries.specs.base import Revived, Selecting, Start, Trained
 from conceptbench.dictionaries.specs.classical import Ica, KMeans, KMeansPursuit, SemiNmf
 from conceptbench.dictionaries.specs.nulls import Pca, Random, Raw
 from conceptbench.dictionaries.specs.own import Own
@@ -45,6 +45,7 @@ __all__ = [
     "Revived",
     "Selecting",
     "SemiNmf",
+    "Start",
     "TopK",
     "Trained",
     "describe",

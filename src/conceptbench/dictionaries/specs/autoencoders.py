@@ -3,19 +3,30 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from conceptbench.dictionaries.specs.base import Revived, Selecting, Trained
+from conceptbench.dictionaries.specs.base import Revived, Selecting, Started, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopK(Selecting):
+class TopK(Started, Selecting):
     """TopK autoencoder with the AuxK loss on dead latents (Gao et al., arXiv 2406.04093)."""
 
     method: ClassVar[Literal["topk"]] = "topk"
+    k_start: int | None = None
+    """Latents kept per token on the first step, from where the number changes linearly to k; None means k."""
+    k_steps: int = 0
+    """Steps over which it changes."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained with."""
+        super().__post_init__()
+        fits = self.k_start is None or 1 <= self.k_start <= self.width
+        self.require(fits, f"k_start is {self.k_start}, it must lie in 1..{self.width}")
+        self.require(self.k_steps >= 0, f"k_steps is {self.k_steps}, it must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReluL1(Trained):
-    """ReLU autoencoder with an L1 penalty; `ReluL1.patchsae` gives the recipe of PatchSAE (arXiv 2412.05276)."""
+    """ReLU autoencoder with an L1 penalty; presets `patchsae` (arXiv 2412.05276) and `sae_v` (2502.06755)."""
 
     method: ClassVar[Literal["relu-l1"]] = "relu-l1"
     l1: float
@@ -49,9 +60,23 @@ class ReluL1(Trained):
         }  # fmt: skip
         return cls(name=name, width=width, **(recipe | changes))
 
+    @classmethod
+    def sae_v(cls, name: str, width: int = 24_576, features: int = 768, **changes: Any) -> Self:
+        """Return the published recipe of SAE-V for CLIP (arXiv 2502.06755): normalised tokens, no revival, constant rate.
+
+        Its squared error is a mean over features and ours a sum, hence the factor on the penalty; its penalty was
+        configured to rise over 500 steps but did not (the schedule wrote to an attribute that the loss did not read).
+        Ours starts the decoder bias at the geometric median instead of 0.
+        """
+        recipe: dict[str, Any] = {
+            "l1": 8e-4 * features, "lr": 3e-3, "warmup_steps": 500, "decay_share": 0.0, "batch_size": 16_384,
+            "norm_divided": False, "ghost_gradients": False, "init": "kaiming",
+        }  # fmt: skip
+        return cls(name=name, width=width, **(recipe | changes))
+
 
 @dataclass(frozen=True, kw_only=True)
-class BatchTopK(Selecting):
+class BatchTopK(Started, Selecting):
     """BatchTopK autoencoder (Bussmann et al., arXiv 2412.06410): k latents per token on average over a batch.
 
     At encoding one threshold, calibrated so that training tokens have k firings on average, takes the batch's place.
@@ -61,7 +86,7 @@ class BatchTopK(Selecting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matryoshka(Selecting):
+class Matryoshka(Started, Selecting):
     """Matryoshka BatchTopK autoencoder (Bussmann et al., arXiv 2503.17547): nested prefixes that each reconstruct."""
 
     method: ClassVar[Literal["matryoshka"]] = "matryoshka"
@@ -79,7 +104,7 @@ class Matryoshka(Selecting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JumpRelu(Revived):
+class JumpRelu(Started, Revived):
     """JumpReLU autoencoder (Rajamanoharan et al., arXiv 2407.14435): a learnt threshold for each latent."""
 
     method: ClassVar[Literal["jump-relu"]] = "jump-relu"

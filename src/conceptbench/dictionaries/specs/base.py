@@ -1,8 +1,12 @@
 """What the specifications share: a name, checks that end in one sentence, the schedule of the trained methods."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from conceptbench.errors import ConceptBenchError
+
+Start: TypeAlias = Literal["tokens", "random"]
+"""Atoms at the start: centred training tokens blended with noise, or random directions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,9 @@ class Trained(Named):
     warmup_steps: int = 200
     """Steps over which the learning rate rises linearly from 0."""
     decay_share: float = 0.2
-    """Last share of all steps over which the learning rate falls linearly to 0; 0 keeps it constant."""
+    """Last share of all steps over which the learning rate falls to 0; 0 keeps it constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Shape of that fall."""
     epochs: int = 1
     """Passes over the training tokens."""
     batch_size: int = 2048
@@ -46,6 +52,7 @@ class Trained(Named):
         self.require(self.lr > 0, f"lr is {self.lr}, it must be positive")
         self.require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}, it must not be negative")
         self.require(0 <= self.decay_share <= 1, f"decay_share is {self.decay_share}, it must lie in 0..1")
+        self.require(self.decay in ("linear", "cosine"), f"decay is '{self.decay}', it must be linear or cosine")
         self.require(self.epochs >= 1, f"epochs is {self.epochs}, it must be at least 1")
         self.require(self.batch_size >= 2, f"batch_size is {self.batch_size}, it must be at least 2")
         self.require(self.dead_tokens >= 1, f"dead_tokens is {self.dead_tokens}, it must be at least 1")
@@ -65,6 +72,19 @@ class Revived(Trained):
         super().__post_init__()
         self.require(self.aux_k is None or self.aux_k >= 1, f"aux_k is {self.aux_k}, it must be at least 1")
         self.require(self.aux_alpha >= 0, f"aux_alpha is {self.aux_alpha}, it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Trained):
+    """A trained method with free atoms, which start somewhere."""
+
+    start: Start = "tokens"
+    """Atoms at the start: centred training tokens blended with noise, or random directions."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained with."""
+        super().__post_init__()
+        self.require(self.start in ("tokens", "random"), f"start is '{self.start}', it must be tokens or random")
 
 
 @dataclass(frozen=True, kw_only=True)
