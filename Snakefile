@@ -40,3 +40,4 @@ rule all:
         f"{R}/metrics.json",
         FIGURES,
         f"{R}/figures/runtime.png",
+        f"{R}/manifest.json",

@@ -72,9 +72,14 @@ METRIC_TABLES = [
 ]
 
 
+NAMED = []
+"""Stamps of this configuration by name; the record of a job has the name of its stamp."""
+
+
 def stamp(stage, **names):
     """The parameter stamp of a rule: written when its content differs, so that only a real change is newer."""
     path = Path(R) / "stamps" / (".".join([stage, *names.values()]) + ".json")
+    NAMED.append(path.stem)
     text = json.dumps(stage_spec(CONFIG, stage, **names), indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,3 +40,26 @@ rule draw_runtime:
         runtime=10,
     script:
         "../scripts/draw.py"
+
+
+rule collect_manifests:
+    input:
+        runtime=f"{R}/figures/runtime.png",
+        metrics=f"{R}/metrics.json",
+        stamp=stamp("collect_manifests"),
+        code=code("run_manifest", "provenance"),
+    output:
+        manifest=f"{R}/manifest.json",
+    log:
+        f"{R}/logs/collect_manifests.log",
+    benchmark:
+        f"{R}/benchmarks/collect_manifests.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        results=R,
+        named=sorted(NAMED),
+    script:
+        "../scripts/collect_manifests.py"

@@ -13,6 +13,7 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.provenance import write_job_record
 from conceptbench.tables import read_json, write_json
 
 
@@ -21,7 +22,8 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
     """Run the body of a script; yields the rule's parameters (its stamp).
 
     Everything printed goes to the rule's log. The seconds of the body and of the process before it are written beside
-    the log, so that work can be told from start-up. A ConceptBenchError ends the job with its one sentence.
+    the log, so that work can be told from start-up; code, machine and versions go to the job's record, of which the
+    manifest of the run is made. A ConceptBenchError ends the job with its one sentence.
     """
     log = Path(str(snakemake.log))
     console = os.dup(2)
@@ -42,10 +44,18 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
         now = time.time()
         timing = {"work_seconds": now - started, "start_up_seconds": started - began, "ended": now}
         write_json({"rule": snakemake.rule, **timing}, log.with_suffix(".timing.json"))
+        granted = gpus_granted(snakemake.resources)
+        write_job_record(_record_of(log), rule=snakemake.rule, gpus=granted, seconds=now - started)
         print(f"work {now - started:.1f} s after {started - began:.1f} s of start-up", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
     os.dup2(console, 2)
+
+
+def _record_of(log: Path) -> Path:
+    """The record of a job: results/<experiment>/logs/<name>.log belongs to results/<experiment>/jobs/<name>.json."""
+    results, name = Path(*log.parts[:2]), Path(*log.parts[3:])
+    return (results / "jobs" / name).with_suffix(".json")
 
 
 def _use_threads(threads: int) -> None:
@@ -68,15 +78,31 @@ def data_root(snakemake: Any) -> Path | None:
     return Path(folder) if folder else None
 
 
+_GPUS = {0: "no GPU", 1: "1 GPU"}
+
+
+def gpus_granted(resources: Any) -> int:
+    """GPUs that a job was granted, asked for as `gpu` or, where a cluster wants it, as `gres` (gpu[:<model>][:<n>])."""
+    kind, _, rest = str(resources.get("gres", "")).partition(":")
+    if kind == "gpu":
+        number = rest.rpartition(":")[2]
+        return int(number) if number.isdigit() else 1
+    return int(resources.get("gpu", 0))
+
+
 def device(snakemake: Any) -> str:
     """The torch device of a job: `auto` is a GPU when the job was granted one and there is one."""
     import torch
 
     wanted = str(snakemake.config.get("device", "auto"))
     if wanted == "auto":
-        return "cuda" if int(snakemake.resources.get("gpu", 0)) > 0 and torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ConceptBenchError(
-            f"The configuration asks for device {wanted}, but this machine shows no GPU; set device: auto or cpu."
-        )
+        return "cuda" if gpus_granted(snakemake.resources) and torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(wanted.partition(":")[2] or 0) >= seen:
+            shown = _GPUS.get(seen, f"{seen} GPUs")
+            raise ConceptBenchError(
+                f"The configuration asks for device {wanted}, but this machine shows {shown}; "
+                "set device: auto or cpu, or ask the scheduler for one."
+            )
     return wanted

@@ -36,6 +36,8 @@ LIBRARIES: Final = (
 """Distributions whose versions can change a result."""
 
 _LOCK = "requirements.lock"
+_ENVIRONMENT = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED", "SLURM_CLUSTER_NAME")
+"""Variables of the environment that change how numbers are computed, or say where."""
 
 
 def library_versions() -> dict[str, str | None]:
@@ -126,6 +128,37 @@ def describe_machine() -> dict[str, Any]:
         "threads": threads,
         "gpus": _gpus(),
     }
+
+
+def describe_flags() -> dict[str, Any]:
+    """Return what decides how this process computes: settings of torch, if it is loaded, and of the environment."""
+    flags: dict[str, Any] = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        flags["deterministic_algorithms"] = bool(torch.are_deterministic_algorithms_enabled())
+        flags["cudnn_benchmark"] = bool(torch.backends.cudnn.benchmark)
+        flags["float32_matmul_precision"] = str(torch.get_float32_matmul_precision())
+    return flags
+
+
+def write_job_record(path: Path | str, *, rule: str, gpus: int, seconds: float) -> None:
+    """Write what a job can say about itself at its end: code, machine, versions, flags.
+
+    Args:
+        path: where the record goes. rule: the rule of the job.
+        gpus: GPUs that the scheduler granted. seconds: its work.
+    """
+    record = {
+        "rule": rule,
+        "gpus_granted": gpus,
+        "seconds": round(seconds, 3),
+        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "code": describe_code(),
+        "machine": describe_machine(),
+        "versions": library_versions(),
+        "flags": describe_flags(),
+    }
+    write_json(record, path)
 
 
 def _described(kind: str, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
