@@ -48,7 +48,7 @@ $(VENV)/.package: $(VENV)/.lock pyproject.toml
 lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
 	rm -rf .venv-lock && python3.11 -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade setuptools
-	.venv-lock/bin/python -m pip install --quiet '.[dev,dvc]'
+	.venv-lock/bin/python -m pip install --quiet '.[dev,dvc,s3,slurm]'
 	{ head -n 1 requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude conceptbench --exclude pip \
 	    | sed -E 's/\+[a-z0-9]+$$//; s/^((nvidia|cuda)-.*|triton==.*)$$/\1 ; sys_platform == "linux"/' \
 	    | LC_ALL=C sort -f; } > requirements.new
@@ -81,6 +81,7 @@ record: environment ## Record a finished run with DVC and push it to the default
 	@test -z "$$(git status --porcelain)" || \
 	    { echo "The checkout has changes; commit them first, so that the record belongs to a revision." >&2; exit 1; }
 	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
+	@$(BIN)/python -m conceptbench.run_manifest results/$(EXPERIMENT)/manifest.json
 	$(BIN)/dvc commit --quiet --force benchmark
 	$(BIN)/dvc push
 	@echo "Recorded; keep it with: git add dvc.lock && git commit"
@@ -135,6 +136,14 @@ lint: environment ## Check style, types and the floors of the package
 .PHONY: test
 test: lint ## Check style and types, then run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadscope
+
+.PHONY: kill-test
+kill-test: environment ## Kill the smoke experiment at 20 random moments; its results must not change
+	OMP_NUM_THREADS=1 CONCEPTBENCH_KILLS=20 $(BIN)/python -m pytest -q -n 0 tests/workflow/test_kill.py
+
+.PHONY: slurm-test
+slurm-test: environment ## Run the smoke experiment on a SLURM of one node (root; slurm-wlm and munge installed)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 0 -rs tests/workflow/test_slurm.py
 
 .PHONY: clean
 clean: ## Remove caches (never results)

@@ -35,7 +35,7 @@ def recorded(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
     """A git repository with the record of the smoke run, whose results are in a DVC remote beside it."""
     folder = tmp_path_factory.mktemp("record")
     author = finished.copy(folder / "author")
-    stage = (author.folder / "dvc.yaml").read_text().replace("results/testbed/", "results/smoke/")
+    stage = (author.folder / "dvc.yaml").read_text().replace("results/testbed", "results/smoke")
     (author.folder / "dvc.yaml").write_text(stage)
     remote = re.sub(r"url = .*", f"url = {folder / 'remote'}", (author.folder / ".dvc/config").read_text())
     (author.folder / ".dvc/config").write_text(remote)
@@ -61,12 +61,16 @@ def restored(recorded: Path, tmp_path: Path) -> Iterator[Workspace]:
     shutil.rmtree(reader.folder)
 
 
-def test_stage_names_every_folder_of_results(finished: Workspace) -> None:
-    stage = yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"]["benchmark"]
-    listed = {Path(path).name for entry in [*stage["outs"], *stage["metrics"]] for path in entry}
-    made = {path.name for path in finished.results.iterdir()} - {".work", "logs", "benchmarks"}
-    assert listed == made
-    assert all(options["persist"] for entry in [*stage["outs"], *stage["metrics"]] for options in entry.values())
+def test_results_stay_in_place_while_the_stage_runs(finished: Workspace) -> None:
+    described = yaml.safe_load((finished.folder / "dvc.yaml").read_text())
+    assert described["stages"]["benchmark"]["outs"] == [{"results/testbed": {"persist": True}}]
+
+
+def test_restored_are_all_results_and_nothing_else(restored: Workspace, finished: Workspace) -> None:
+    made = {path.relative_to(finished.results) for path in finished.results.rglob("*") if path.is_file()}
+    results = {path for path in made if path.parts[0] not in {".work", "logs", "benchmarks"}}
+    assert {path.relative_to(restored.results) for path in restored.results.rglob("*") if path.is_file()} == results
+    assert {path.parts[0] for path in results} >= {"metrics.json", "manifest.json", "jobs", "stamps", "outputs"}
 
 
 def test_record_refuses_an_unfinished_run(recorded: Path, finished: Workspace) -> None:
