@@ -1,0 +1,114 @@
+"""Unpack an archive into a folder, and refuse every member that would reach outside of it.
+
+All members are looked at before the first is unpacked. They go into a folder of their own beside the place, and are
+moved into place at the end: an interruption leaves nothing half-unpacked under a final name, and files that are there
+are never overwritten.
+"""
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from conceptbench.errors import ConceptBenchError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""File names that are archives."""
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is unpacked, rather than put in place as it is."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, place: Path) -> None:
+    """Unpack `archive` (zip, or tar with any compression) into the folder `place`.
+
+    Raises:
+        ConceptBenchError: when it is damaged, names a file outside of `place`, holds a link that leads outside, a
+            device or a pipe, or needs more room than the disk has; nothing is unpacked then.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    work = place / f".{archive.name}.unpacking"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        if archive.name.lower().endswith(".zip"):
+            _unzip(archive, work)
+        else:
+            _untar(archive, work)
+        _move_into(work, place)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise ConceptBenchError(f"{archive} cannot be unpacked ({reason}); remove it and run again.") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _unzip(archive: Path, work: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        for member in members:
+            _require_inside(member.filename, archive)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ConceptBenchError(f"{archive} holds the link {member.filename}; it is not unpacked.")
+        _require_room(archive, work, (member.file_size for member in members))
+        file.extractall(work)
+
+
+def _untar(archive: Path, work: Path) -> None:
+    with tarfile.open(archive) as file:
+        members = file.getmembers()
+        for member in members:
+            _require_inside(member.name, archive)
+            if member.issym() or member.islnk():
+                base = PurePosixPath(member.name).parent if member.issym() else PurePosixPath()
+                _require_link_inside(member, base, archive)
+            elif not (member.isfile() or member.isdir()):
+                raise ConceptBenchError(f"{archive} holds {member.name}, no plain file; it is not unpacked.")
+        _require_room(archive, work, (member.size for member in members))
+        file.extractall(work, members, filter="data")
+
+
+def _require_inside(name: str, archive: Path) -> None:
+    """Raise ConceptBenchError unless a member's name stays below the folder it is unpacked into."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    drive = bool(path.parts) and path.parts[0].endswith(":")
+    if path.is_absolute() or drive or ".." in path.parts:
+        raise ConceptBenchError(
+            f"{archive} names {name}, which is outside of the folder it is unpacked into; it is not unpacked. Get the "
+            "archive from its source."
+        )
+
+
+def _require_link_inside(member: tarfile.TarInfo, base: PurePosixPath, archive: Path) -> None:
+    """Raise ConceptBenchError when a link leads outside; `base` is the folder that its target is relative to."""
+    target = os.path.normpath(base / member.linkname)
+    if PurePosixPath(member.linkname).is_absolute() or target.split("/")[0] == "..":
+        raise ConceptBenchError(
+            f"{archive} holds the link {member.name} to {member.linkname}, outside of the folder it is unpacked into; it "
+            "is not unpacked. Get the archive from its source."
+        )
+
+
+def _require_room(archive: Path, work: Path, sizes: Iterable[int]) -> None:
+    """Raise ConceptBenchError when the members need more than the disk has."""
+    needed, free = sum(sizes), shutil.disk_usage(work).free
+    if needed > free:
+        raise ConceptBenchError(
+            f"{archive} unpacks to {needed / 1e9:.1f} GB, but {work.parent} has {free / 1e9:.1f} GB; free some room."
+        )
+
+
+def _move_into(source: Path, place: Path) -> None:
+    """Move everything below `source` to `place`; folders that exist are entered, files that exist stay as they are."""
+    for entry in sorted(source.iterdir()):
+        target = place / entry.name
+        if not target.exists():
+            entry.replace(target)
+        elif entry.is_dir() and target.is_dir():
+            _move_into(entry, target)

@@ -1,0 +1,162 @@
+"""Download a file so that an interruption costs nothing and a wrong file is never taken for the right one.
+
+Bytes go into `<file>.partial`, which the next call continues with an HTTP range request. The file gets its own name
+only after its checksum was compared: with the published one, or with the one that was noted when the file was first
+downloaded here (`<file>.sha256`).
+"""
+
+import hashlib
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import sha256_file
+
+ATTEMPTS = 5
+"""Times a connection is opened before the download is given up; one that brought bytes does not count."""
+
+_PAUSE_SECONDS = 0.5
+_TIMEOUT_SECONDS = 60
+_PIECE = 2**20
+
+
+def download(url: str, path: Path, checksum: str | None = None) -> str:
+    """Bring the file at `url` to `path`, unless it is there; return its SHA-256.
+
+    `checksum` is `md5:<hex>` or `sha256:<hex>`; None compares with what was noted at the first download.
+
+    Raises:
+        ConceptBenchError: when the address cannot be read, the connection breaks again and again (what has come is
+            kept), or the checksum is another one (what has come is removed).
+    """
+    if path.is_file():
+        return verify(path, checksum, url)
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ConceptBenchError(f"{url} is no http address; put the file into {path} yourself.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    _fill(url, partial, path)
+    try:
+        sha256 = verify(partial, checksum or _noted(path), url)
+    except ConceptBenchError:
+        partial.unlink()
+        raise
+    _note(path).write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+    partial.replace(path)
+    return sha256
+
+
+def verify(path: Path, checksum: str | None, origin: str) -> str:
+    """Return the SHA-256 of `path` after a comparison with `checksum`, or with what was noted beside it.
+
+    Raises:
+        ConceptBenchError: when it is another one; both are named.
+    """
+    sha256 = sha256_file(path)
+    algorithm, _, expected = (checksum or _noted(path) or "").partition(":")
+    if not algorithm:
+        return sha256
+    with path.open("rb") as handle:
+        found = sha256 if algorithm == "sha256" else hashlib.file_digest(handle, algorithm).hexdigest()
+    if found != expected:
+        raise ConceptBenchError(
+            f"{path} from {origin} has the {algorithm} {found} instead of {expected}; remove it if it is still there "
+            "and run again, or put the right file in its place."
+        )
+    return sha256
+
+
+def _note(path: Path) -> Path:
+    """Where the checksum of a downloaded file is kept."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _noted(path: Path) -> str | None:
+    """The checksum that was noted at an earlier download, as `sha256:<hex>`."""
+    note = _note(path)
+    return f"sha256:{note.read_text(encoding='utf-8').split()[0]}" if note.is_file() else None
+
+
+def _fill(url: str, partial: Path, path: Path) -> None:
+    """Continue `partial` until the server says that it is whole."""
+    failures, reason = 0, ""
+    while failures < ATTEMPTS:
+        before = _size(partial)
+        try:
+            if _receive(url, partial):
+                return
+            reason = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            if error.code == 416:
+                partial.unlink(missing_ok=True)
+            elif error.code < 500:
+                raise ConceptBenchError(
+                    f"{url} answers {error.code} {error.reason}; put the file into {path} yourself."
+                ) from error
+            reason = f"{error.code} {error.reason}"
+        except (OSError, HTTPException) as error:
+            reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+        if _size(partial) <= before:
+            failures += 1
+            time.sleep(_PAUSE_SECONDS * failures)
+    raise ConceptBenchError(
+        f"{url} cannot be downloaded ({reason}; {_size(partial)} bytes are kept); run again to go on from there, or put "
+        f"the file into {path} yourself."
+    )
+
+
+def _receive(url: str, partial: Path) -> bool:
+    """Append what one connection brings; whether the file is whole then."""
+    start, tag = _size(partial), partial.with_name(f"{partial.name}.etag")
+    known = tag.read_text(encoding="utf-8") if tag.is_file() else ""
+    headers = {"User-Agent": "conceptbench", "Accept-Encoding": "identity"}
+    if start and known:
+        headers |= {"Range": f"bytes={start}-", "If-Range": known}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:
+        start = _resumed_at(response) if response.status == 206 else 0
+        _keep_tag(response, tag)
+        total = _expected(response, start)
+        with (
+            partial.open("r+b" if start else "wb") as file,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, mininterval=0.5) as bar,
+        ):
+            file.seek(start)
+            file.truncate()
+            while piece := response.read(_PIECE):
+                file.write(piece)
+                bar.update(len(piece))
+            received = file.tell()
+    if total is not None and received < total:
+        return False
+    tag.unlink(missing_ok=True)
+    return True
+
+
+def _resumed_at(response: HTTPResponse) -> int:
+    """First byte of a partial answer, from `Content-Range: bytes <first>-<last>/<total>`."""
+    return int(response.headers["Content-Range"].removeprefix("bytes ").split("-")[0])
+
+
+def _expected(response: HTTPResponse, start: int) -> int | None:
+    """Size of the whole file, or None where the server does not say."""
+    length = response.headers.get("Content-Length")
+    return None if length is None else start + int(length)
+
+
+def _keep_tag(response: HTTPResponse, tag: Path) -> None:
+    """Remember which version of the file this is, so that two versions are never joined."""
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    if version and not version.startswith("W/"):
+        tag.write_text(version, encoding="utf-8")
+    else:
+        tag.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
