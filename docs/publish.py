@@ -24,6 +24,10 @@ FIGURES = (
     "overlap",
     "zero_shot",
     "named_kinds",
+    "pareto",
+    "leaderboard",
+    "stability",
+    "monosemanticity",
     "runtime",
 )
 DAG = re.compile(r"(<!-- dag: .*? -->\n).*?(<!-- /dag -->)", re.DOTALL)
