@@ -41,8 +41,10 @@ def granted(device: str = "auto", **resources: Any) -> SimpleNamespace:
 
 @pytest.mark.parametrize(
     ("resources", "gpus"),
-    [({}, 0), ({"gpu": 0}, 0), ({"gpu": 2}, 2), ({"gpu": 0, "gres": "gpu:1"}, 1), ({"gres": "gpu:a100:4"}, 4)]
-    + [({"gres": "gpu"}, 1), ({"gres": "gpu:a100"}, 1), ({"gpu": 0, "gres": "shard:3"}, 0)],
+    [
+        *(({}, 0), ({"gpu": 0}, 0), ({"gpu": 2}, 2), ({"gpu": 0, "gres": "gpu:1"}, 1), ({"gres": "gpu:a100:4"}, 4)),
+        *(({"gres": "gpu"}, 1), ({"gres": "gpu:a100"}, 1), ({"gpu": 0, "gres": "shard:3"}, 0)),
+    ],
 )
 def test_gpus_are_granted_by_either_name(shared: ModuleType, resources: dict[str, Any], gpus: int) -> None:
     assert shared.gpus_granted(resources) == gpus

@@ -41,17 +41,21 @@ class Concepts(Section):
     halvings: Count = 20
     """Random halvings of the images behind each split-half value."""
     relearn: tuple[Name, ...] = ()
-    """Adaptations on whose model the followed dictionary is learnt again: a control, and the measure of its validity."""
+    """Adaptations on whose model the followed dictionary is learnt again: a control, and a measure of validity."""
 
 
 class Plants(Section):
     """Adaptations with a known truth, on which the estimators are scored."""
 
-    task: Name
-    """Task whose trained classes are planted on."""
+    task: Name | None = None
+    """Task whose trained classes are planted on; null takes the first."""
     seeds: Count = 10
     """Draws of each plant: affected classes, atoms, and the images of split A."""
     resamples: Count = 10
     """Samples of images drawn from the population for each of them; repetitions are the product of the two."""
     images: MinImages = 30
     """Images of each class in a sample."""
+    population: Annotated[int, Field(ge=4)] | None = None
+    """Images of each class, at most: half grow the plants, half are the population of the samples; null takes all."""
+    q: Share = 0.1
+    """A latent belongs to a class when it fires on at least this share of the class's images."""

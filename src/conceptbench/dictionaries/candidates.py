@@ -55,7 +55,7 @@ def block_height(width: int, k: int) -> int:
 
 def product(left: Float[Tensor, "row feature"], right: Float[Tensor, "latent feature"]) -> Float[Tensor, "row latent"]:
     """Return left right' in float32, by oneDNN where torch has it: on some processors twice as fast as the default."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return left @ right.T
     with torch.inference_mode():
         result: Tensor = torch.nn.functional.linear(left.to_mkldnn(), right).to_dense()
@@ -85,7 +85,7 @@ class Candidates:
     def among(self, latents: Int64[np.ndarray, "some"]) -> "Candidates":
         """Return some latents alone, as they are now; they are numbered by their places in `latents`."""
         some = copy(self)
-        some.rows, some.bias, some.norms = self.rows[latents], self.bias[latents], self.norms[:, latents]
+        some.rows, some.bias, some.norms = self.rows[latents], self.bias[latents], np.take(self.norms, latents, axis=1)
         some._encoder = torch.from_numpy(some.rows)
         if len(self.rounded):
             some.rounded = self.rounded[latents]
@@ -125,9 +125,7 @@ class Candidates:
             selection.parallel_count_above(ranges(), first, tile, inputs, encoder, thresholds, counts)
             start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
             latents, values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-            selection.parallel_fill_above(
-                ranges(), first, tile, inputs, encoder, thresholds, start, latents, values
-            )
+            selection.parallel_fill_above(ranges(), first, tile, inputs, encoder, thresholds, start, latents, values)
             parts.append(Support(start, latents, values).keep(values > 0))
         return Support.join(parts)
 

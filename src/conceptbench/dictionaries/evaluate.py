@@ -141,10 +141,11 @@ class SignalCalculator:
 def signal_recovered(
     x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]
 ) -> tuple[float, float]:
-    """Return (signal recovered in norm, in energy): 1 - mean ||x - x'|| / ||x||, and 1 - sum ||x - x'||^2 / sum ||x||^2.
+    """Return the signal recovered, in norm and in energy.
 
-    Both count from 0, so subtract the mean first. The first leaves out zero tokens, which have no signal. When all errors
-    are one third of their token, they are 2/3 and 8/9.
+    In norm it is 1 - mean ||x - x'|| / ||x||, in energy 1 - sum ||x - x'||^2 / sum ||x||^2. Both count from 0, so
+    subtract the mean first. The first leaves out zero tokens, which have no signal. When all errors are one third of
+    their token, they are 2/3 and 8/9.
 
     Raises:
         ConceptBenchError: when the shapes differ or all tokens are zero.

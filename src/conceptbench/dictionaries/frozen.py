@@ -32,5 +32,5 @@ class FixedAtoms:
 
 def frozen_learner(spec: Frozen, setting: Setting) -> AutoencoderLearner:
     """Return the learner of the null."""
-    decoder = FixedAtoms(starting_atoms(spec.width, setting, "random").to(setting.device))
+    decoder = FixedAtoms(starting_atoms(spec.width, setting, "random"))
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

@@ -24,6 +24,10 @@ SHARED_USERS: Final = 0.1
 """An atom may join a block when at most this share of its users are users of the block."""
 LOOK_AHEAD: Final = 4
 """Atoms that are tried for a block, in multiples of its size."""
+FEW_USERS = 64
+"""Atoms with at most so many users alternate on their Gram matrix, d / users times as often at a like price."""
+_STILL = np.float32(1e-6)
+"""They stop when the squared norm of the coefficients grows by less than this share."""
 _ORDER_FREE = {"reassoc", "contract", "nsz", "arcp"}
 
 
@@ -59,6 +63,7 @@ def update_dictionary(
     An atom u and coefficients x of its users alternate: u along F' x, of norm 1, then x = F u (`positive`: its positive
     part), with F the residual of the users without the atom. These are power steps for the top singular pair of F,
     started from the present coefficients, so that an atom keeps its sign; none of them raises the squared error.
+    With few users they cost little, and go on until nothing moves, or nearly (`FEW_USERS`).
 
     Args:
         y: the signals of the chunk.
@@ -68,7 +73,7 @@ def update_dictionary(
         rng: order of the atoms.
         sign: whether coefficients may be negative.
         block_size: atoms updated in parallel, at most; 1 is the serial form, None is `default_block_size`.
-        power_steps: alternations per atom.
+        power_steps: alternations of an atom with many users.
     """
     n, k = indices.shape
     m = len(atoms)
@@ -185,18 +190,30 @@ def colour(order, start, entries, k, n, size, share):  # type: ignore[no-untyped
     return chosen, np.array(bounds)
 
 
-@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def _rank_one(users, k, residual, atom, values, steps, positive, new_atom, new_values):  # type: ignore[no-untyped-def]
     """Alternate the atom and the coefficients of its users; see `update_dictionary`.
 
     With F = E + x d' (present atom d and coefficients x): F' v = E' v + (x . v) d and F u = E u + (d . u) x.
     """
-    d = len(atom)
-    along = np.empty(d, np.float32)
-    for f in range(d):
+    for f in range(len(atom)):
         new_atom[f] = atom[f]
     for i in range(len(users)):
         new_values[i] = values[users[i]]
+    if len(users) <= FEW_USERS:
+        more = steps * max(1, len(atom) // len(users))
+        _alternate_users(users, k, residual, atom, values, more, positive, new_atom, new_values)
+    else:
+        _alternate_rows(users, k, residual, atom, values, steps, positive, new_atom, new_values)
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def _alternate_rows(  # type: ignore[no-untyped-def]
+    users, k, residual, atom, values, steps, positive, new_atom, new_values
+):
+    """Alternate by passes over the rows of the users: 2 |users| d multiplications each."""
+    d = len(atom)
+    along = np.empty(d, np.float32)
     for step in range(steps + 1):
         overlap, together = np.float32(0), np.float32(0)
         for f in range(d):
@@ -205,25 +222,82 @@ def _rank_one(users, k, residual, atom, values, steps, positive, new_atom, new_v
         for i in range(len(users)):
             row, present = residual[users[i] // k], values[users[i]]
             if step > 0:
-                value = np.float32(0)
-                for f in range(d):
-                    value += row[f] * new_atom[f]
-                value += overlap * present
+                value = overlap * present + _dot(row, new_atom)
                 new_values[i] = max(value, np.float32(0)) if positive else value
             if step < steps:
                 together += new_values[i] * present
                 for f in range(d):
                     along[f] += new_values[i] * row[f]
-        if step < steps:
-            squares = np.float32(0)
-            for f in range(d):
-                along[f] += together * atom[f]
-                squares += along[f] * along[f]
-            if not squares > 0:
-                return
-            scale = np.float32(1) / np.sqrt(squares)
-            for f in range(d):
-                new_atom[f] = along[f] * scale
+        if step < steps and not _direct(along, together, atom, new_atom):
+            return
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def _alternate_users(  # type: ignore[no-untyped-def]
+    users, k, residual, atom, values, steps, positive, new_atom, new_values
+):
+    """Alternate on the Gram matrix K = F F' of the users: |users|^2 multiplications each, until nothing moves.
+
+    x and u = F' x / |F' x| give x = F u = K x / sqrt(x' K x), so that the atom is needed at the end only.
+    """
+    n, d = len(users), len(atom)
+    inner, moved, last = np.empty((n, n), np.float32), np.empty(n, np.float32), new_values.copy()
+    for i in range(n):
+        moved[i] = _dot(residual[users[i] // k], atom)
+    for i in range(n):
+        for j in range(i + 1):
+            both = _dot(residual[users[i] // k], residual[users[j] // k])
+            one, other = values[users[i]], values[users[j]]
+            inner[i, j] = both + moved[i] * other + one * moved[j] + one * other
+            inner[j, i] = inner[i, j]
+    strength = np.float32(0)
+    for _ in range(steps):
+        square = np.float32(0)
+        for i in range(n):
+            moved[i] = _dot(inner[i], new_values)
+            square += moved[i] * new_values[i]
+        if not square > 0:
+            break
+        scale, before, strength = np.float32(1) / np.sqrt(square), strength, np.float32(0)
+        for i in range(n):
+            last[i] = new_values[i]
+            value = scale * moved[i]
+            new_values[i] = max(value, np.float32(0)) if positive else value
+            strength += new_values[i] * new_values[i]
+        if strength <= before * (1 + _STILL):
+            break
+    along, together = np.zeros(d, np.float32), np.float32(0)
+    for i in range(n):
+        together += last[i] * values[users[i]]
+        for f in range(d):
+            along[f] += last[i] * residual[users[i] // k, f]
+    if not _direct(along, together, atom, new_atom):
+        for i in range(n):
+            new_values[i] = values[users[i]]
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def _direct(along, together, atom, new_atom):  # type: ignore[no-untyped-def]
+    """Write the direction of along + together atom; False, and nothing written, where that is zero."""
+    squares = np.float32(0)
+    for f in range(len(atom)):
+        along[f] += together * atom[f]
+        squares += along[f] * along[f]
+    if not squares > 0:
+        return False
+    scale = np.float32(1) / np.sqrt(squares)
+    for f in range(len(atom)):
+        new_atom[f] = along[f] * scale
+    return True
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def _dot(left, right):  # type: ignore[no-untyped-def]
+    """Inner product of two rows."""
+    total = np.float32(0)
+    for f in range(len(left)):
+        total += left[f] * right[f]
+    return total
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)

@@ -1,5 +1,6 @@
 """What the training engine asks of a method, and the parts that the trained methods share."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol, TypeAlias
@@ -19,6 +20,7 @@ MEDIAN_TOLERANCE = 1e-5
 MEDIAN_PART = 4_096
 SCALE_TOKENS = 8192
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+"""Of the product that proposes candidates; `auto` is bfloat16 where the processor multiplies it natively."""
 TOKEN_SHARE = 0.8
 """Part of the token in an atom that starts from one, before it is normalised."""
 TINY = float(torch.finfo(torch.float32).tiny)
@@ -139,17 +141,17 @@ class FiringClock:
 
 
 def starting_atoms(width: int, setting: Setting, start: Start) -> Float[Tensor, "latent feature"]:
-    """Return unit atoms to start from, on the CPU: random directions, or centred tokens blended with them.
+    """Return unit atoms to start from, on the device: random directions, or centred tokens blended with them.
 
     Training tokens as atoms are used by saev; the random part keeps atoms of equal or scarce tokens apart. Tokens are
     drawn without replacement as long as there are enough.
     """
     random = unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator))
     if start == "random":
-        return random
+        return random.to(setting.device)
     order = torch.randperm(max(width, len(setting.sample)), generator=setting.generator)[:width]
     drawn = setting.sample[order % len(setting.sample)] - setting.median()
-    return unit_rows(TOKEN_SHARE * unit_rows(drawn) + (1 - TOKEN_SHARE) * random)
+    return unit_rows(TOKEN_SHARE * unit_rows(drawn) + (1 - TOKEN_SHARE) * random).to(setting.device)
 
 
 def unit_rows(rows: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:
@@ -179,11 +181,12 @@ def tied_scale(centred: Float[Tensor, "token feature"], atoms: Float[Tensor, "la
 def geometric_median(tokens: Float[Tensor, "token feature"]) -> Float[Tensor, "feature"]:
     """Return the point of least summed distance to the tokens (Weiszfeld's iteration, from the mean)."""
     point = tokens.mean(0)
-    floor = 1e-6 * sum(float((part - point).norm(dim=1).sum()) for part in tokens.split(MEDIAN_PART)) / len(tokens)
+    parts = torch.split(tokens, MEDIAN_PART)
+    floor = 1e-6 * math.fsum(float((part - point).norm(dim=1).sum()) for part in parts) / len(tokens)
     least = max(floor, torch.finfo(tokens.dtype).tiny)
     for _ in range(MEDIAN_ITERATIONS):
         moved, total = torch.zeros_like(point), 0.0
-        for part in tokens.split(MEDIAN_PART):
+        for part in parts:
             weights = 1 / (part - point).norm(dim=1).clamp_min(least)
             moved += weights @ part
             total += float(weights.sum())

@@ -148,7 +148,7 @@ class FusedReluL1:
         self, centred: Float32[np.ndarray, "token feature"], latents: Int64[Tensor, "some"],
         loss_of: Callable[[slice, Tensor, Tensor], Tensor],
     ) -> tuple[float, DenseGradients]:  # fmt: skip
-        """Return the summed loss of tiles of tokens, given pre-activations and atoms of some latents, and its gradients."""
+        """Return the loss summed over tiles of tokens, given what some latents make of them, and its gradients."""
         p = self.parameters
         everything = len(latents) == len(p.atoms)
         chosen = [t if everything else t[latents] for t in (p.atoms, p.encoder, p.encoder_bias)]

@@ -8,8 +8,10 @@ The columns of a tile are seen as `height` rows of `blocks` columns: block b hol
 A block's largest value is found for all blocks at once, and most blocks are never looked into.
 """
 
+from typing import Any
+
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 
@@ -30,7 +32,7 @@ def _as_float(typing_context, bits):  # type: ignore[no-untyped-def]
     return types.float32(types.int32), generate
 
 
-def _widen(value):  # type: ignore[no-untyped-def]
+def _widen(value: Any) -> Any:
     """The float32 of an element of a tile: bfloat16 bits, or a float32 itself."""
 
 
@@ -38,7 +40,7 @@ def _widen(value):  # type: ignore[no-untyped-def]
 def _widen_overload(value):  # type: ignore[no-untyped-def]
     """Choose by the type of the tile."""
     if value == types.int16:
-        return lambda value: _as_float(np.int32(value) << np.int32(16))
+        return lambda value: _as_float(np.int32(value) << np.int32(16))  # type: ignore[call-arg]
     return lambda value: value
 
 

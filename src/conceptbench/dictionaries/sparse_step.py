@@ -64,9 +64,7 @@ class Explained:
     """The row of the residual that a firing explains; empty means that of its token."""
 
 
-def explain(
-    target: Rows, support: Support, atoms: Atoms, weights: Float32[np.ndarray, "token"]
-) -> Explained:
+def explain(target: Rows, support: Support, atoms: Atoms, weights: Float32[np.ndarray, "token"]) -> Explained:
     """Return target - sum of value * atom, its squares, and the gradients of the values under the weighted squares."""
     residual = np.empty_like(target)
     squares, gradients = np.empty(len(target), np.float32), np.empty(support.firings, np.float32)
@@ -89,7 +87,8 @@ class DenseGradients:
     @classmethod
     def none(cls, d: int) -> "DenseGradients":
         """Return those of no latent."""
-        return cls(np.empty(0, np.int64), *(np.empty((0, d), np.float32) for _ in range(2)), np.empty(0, np.float32))
+        rows = np.empty((0, d), np.float32)
+        return cls(np.empty(0, np.int64), rows, rows, np.empty(0, np.float32))
 
 
 class SparseAdam:

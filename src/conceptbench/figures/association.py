@@ -89,7 +89,8 @@ def _row(
     at: NDArray[np.int64],
 ) -> pd.DataFrame:
     """One task: classes on the left, the latents of one class with their exemplars on the right."""
-    left, right = strip.subfigures(1, 2, width_ratios=[1.0, 2.6])
+    sides: Any = strip.subfigures(1, 2, width_ratios=[1.0, 2.6])
+    left, right = sides
     _classes(left.subplots(), remapped)
     label = int(arrays["label"][at[0]])
     mine = table[(table["label"] == label) & (table["seed"] == table["seed"].iloc[0])]
@@ -164,8 +165,8 @@ def _notes() -> list[str]:
     return [
         "Bars: mean change of the class's logit when the latent is removed, less the mean over classes (first order, "
         "the dictionary's error kept), on images where it fires; one seed. Beside them the images of split B on which "
-        "the latent is strongest, in grey, its activation tinted: under the adapted model for latents that gained, under "
-        "zero-shot for those that lost.",
+        "the latent is strongest, in grey, its activation tinted: under the adapted model for latents that gained, "
+        "under zero-shot for those that lost.",
         "Left: one less the correlation of the class's associations before and after, beyond that of two halves of the "
         f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds.",
     ]

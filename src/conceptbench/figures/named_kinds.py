@@ -91,8 +91,8 @@ def _panel(
             for _, row in rows[(rows["kind"] == name) & (rows["dictionary"] == dictionary)].iterrows():
                 ends = [row["null_median"], row["null_high"]]
                 axes.plot(ends, [here + 0.07] * 2, color=NULL_COLOUR, lw=2.6, solid_capstyle="butt", zorder=2)
-                look = {"colour": colour[dictionary], "marker": marker[dictionary], "hollow": not row["q"] <= 0.05}
-                mark(axes, row, here - 0.07, **look)
+                hollow = not row["q"] <= 0.05
+                mark(axes, row, here - 0.07, colour=colour[dictionary], marker=marker[dictionary], hollow=hollow)
                 if pd.isna(row["estimate"]):
                     _say(axes, str(row["note"]), here)
     tidy(axes)

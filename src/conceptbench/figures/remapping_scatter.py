@@ -111,6 +111,6 @@ def _notes() -> list[str]:
     return [
         "One point a latent in either top list: mean number of tokens of an image of the class on which it is above "
         "the threshold. Lines: upper bound (full) and lower bound (broken), the values at ranks 50 and 100 of the "
-        "larger of the two; 0 is drawn at the left and lower edge. Classes: the fewest, the median and the most latents "
-        "high in both, of the first seed. The null, resampling, is in the overlap figure."
+        "larger of the two; 0 is drawn at the left and lower edge. Classes: the fewest, the median and the most "
+        "latents high in both, of the first seed. The null, resampling, is in the overlap figure."
     ]

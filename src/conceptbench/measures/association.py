@@ -121,7 +121,7 @@ def exact_effects(
 def shared_latents(one: Effects, other: Effects) -> Int64[np.ndarray, " column"]:
     """Latents that fire on at least `MIN_IMAGES` images of both."""
     often = [e.latents[e.fires.sum(axis=0) >= MIN_IMAGES] for e in (one, other)]
-    return np.intersect1d(*often)
+    return np.asarray(np.intersect1d(*often), dtype=np.int64)
 
 
 def remapping(

@@ -92,8 +92,9 @@ def outside(
 ) -> Bool[np.ndarray, " firing"]:
     """Firings of latents outside the set of each image: of its class, of the predicted class, or of any class."""
     if which == "any":
-        return np.asarray(~sets.any(axis=0)[firings.latent])
-    of_image = side.activations.targets if which == "own" else plain.argmax(axis=1)
+        anywhere = np.asarray(sets.any(axis=0))
+        return np.asarray(~anywhere[firings.latent])
+    of_image = side.activations.targets if which == "own" else np.asarray(plain.argmax(axis=1))
     return np.asarray(~sets[of_image[firings.image], firings.latent])
 
 

@@ -130,7 +130,7 @@ def _draw_nearest(
 _draw = njit(cache=True)(_draw_nearest)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _match_ordered(
     starts: NDArray[np.int64], place: NDArray[np.float64], draws: NDArray[np.float64], most: int
 ) -> NDArray[np.int64]:
@@ -148,7 +148,7 @@ def _match_ordered(
     return chosen
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _match_pool(
     starts: NDArray[np.int64],
     place: NDArray[np.float64],

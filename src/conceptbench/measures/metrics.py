@@ -5,7 +5,7 @@ without a gain, a half that a method cannot score) have no key: JSON has no NaN,
 for a number.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
     `accuracy_difference`, `overlap`, `decomposition`, `concepts`, `remapping`, `plants` and
     `validity`.
     """
-    collectors = {
+    collectors: dict[str, Callable[[pd.DataFrame], Metrics]] = {
         "backbones": _backbones,
         "kinds_text": _backbones,
         "dictionaries": lambda table: _dictionaries(table, main),

@@ -8,6 +8,7 @@ an experiment would, estimates with an interval, and is compared with the truth.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -228,7 +229,8 @@ def validation_table(rows: pd.DataFrame, claims: pd.DataFrame, rng: np.random.Ge
         with an interval; where none has one because every image agrees, the note says so.
     """
     out: list[dict[str, Any]] = []
-    total = rows[rows["part"] == "gain"].groupby(["plant", "outcome"]).size()
+    gains = rows[rows["part"] == "gain"]
+    total = Counter(zip(gains["plant"], gains["outcome"], strict=True))
     for (plant, outcome, part), group in rows.groupby(["plant", "outcome", "part"], sort=False):
         head = {"plant": plant, "outcome": outcome, "part": part}
         seeds = group["seed"].to_numpy()
@@ -240,7 +242,8 @@ def validation_table(rows: pd.DataFrame, claims: pd.DataFrame, rng: np.random.Ge
         )
         out.append(head | _summary("bias", group["estimate"] - group["truth"], seeds, rng))
         out.append(head | _summary("truth", group["truth"], seeds, rng))
-        share = {"statistic": "reported", "estimate": len(group) / total[plant, outcome], "low": np.nan, "high": np.nan}
+        reported = len(group) / total[(plant, outcome)]
+        share = {"statistic": "reported", "estimate": reported, "low": np.nan, "high": np.nan}
         out.append(head | share | {"n": len(group), "seed": "all", "note": "a count"})
     for (plant, claim), group in claims.groupby(["plant", "claim"], sort=False):
         head = {"plant": plant, "outcome": "accuracy", "part": claim}

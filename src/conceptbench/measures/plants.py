@@ -268,7 +268,8 @@ def _space(features: Float[Tensor, "image embed"]) -> Float[Tensor, "direction e
     """Orthonormal directions that hold `OWN_SPACE` of the squared length of the features."""
     _, strength, directions = torch.linalg.svd(features.double(), full_matrices=False)
     held = torch.cumsum(strength**2, dim=0) / (strength**2).sum()
-    return directions[: int((held < OWN_SPACE).sum()) + 1].to(features.dtype)
+    kept: Tensor = directions[: int((held < OWN_SPACE).sum()) + 1].to(features.dtype)
+    return kept
 
 
 def silent_atoms(soil: Soil, length: float, most: int) -> Int64[np.ndarray, " latent"]:

@@ -62,7 +62,7 @@ class ReluL1(Trained):
 
     @classmethod
     def sae_v(cls, name: str, width: int = 24_576, features: int = 768, **changes: Any) -> Self:
-        """Return the published recipe of SAE-V for CLIP (arXiv 2502.06755): normalised tokens, no revival, constant rate.
+        """Return the recipe of SAE-V for CLIP (arXiv 2502.06755): normalised tokens, no revival, constant rate.
 
         Its squared error is a mean over features and ours a sum, hence the factor on the penalty; its penalty was
         configured to rise over 500 steps but did not (the schedule wrote to an attribute that the loss did not read).

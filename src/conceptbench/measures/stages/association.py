@@ -77,7 +77,8 @@ def measure_association(
 
 def _most_remapped(remapped: pd.DataFrame) -> int:
     classes = remapped[remapped["label"] >= 0]
-    return int(classes.loc[classes["estimate"].fillna(-np.inf).idxmax(), "label"])
+    at = int(np.argmax(classes["estimate"].fillna(-np.inf).to_numpy()))
+    return int(classes["label"].to_numpy()[at])
 
 
 def _pictures(

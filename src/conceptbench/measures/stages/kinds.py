@@ -77,7 +77,7 @@ def _pooled(rows: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     """The mean over seeds of one kind, its interval over seeds and images, and where it lies among random groups."""
     pooled = _mean_over_seeds(rows, [*_PLACE, "kind"], ["estimate", "selected"])
     own = null[(null[list(_PLACE)] == pooled.loc[0, list(_PLACE)]).all(axis=1)]["estimate"].to_numpy()
-    point = float(pooled.loc[0, "estimate"])
+    point = float(pooled["estimate"].to_numpy()[0])
     pooled["low"], pooled["high"] = _over_seeds(rows)
     if len(own) and np.isfinite(point):
         found = {"null_median": np.median(own), "null_high": np.quantile(own, 0.95), "p": permutation_p(point, own)}

@@ -31,6 +31,8 @@ from conceptbench.measures.readout import Activations, Readout, activations_of
 from conceptbench.measures.selection import select_on
 from conceptbench.seeds import rng
 
+HALVINGS = 20
+"""Halvings behind each remapping of a repetition."""
 TABLES = ("plants", "plant_repetitions", "plant_claims")
 
 
@@ -48,7 +50,7 @@ def measure_plants(
     options, base = spec["plants"], spec["seed"]
     labels = next(iter(candidate_labels(dataset.classes, spec["setting"]).values()))
     readout = Readout(backbone, adapter, spec["block"], tuple(dataset.classes[label] for label in labels))
-    growing, population = _halves(dataset, labels, rng(base, "plants", "halves"))
+    growing, population = _halves(dataset, labels, options["population"], rng(base, "plants", "halves"))
     soil = _soil(readout, dataset, growing, labels, dictionary, spec)
     field = activations_of(backbone, adapter, dataset, population, labels, spec["block"])
     known = Known.of(readout, field, dictionary, dictionary.encode(field.numpy(), str(backbone.device)))
@@ -56,32 +58,30 @@ def measure_plants(
     nulls: list[Harvest] = []
     for seed in range(options["seeds"]):
         mine = _subset(soil, spec, rng(base, "plants", "soil", seed))
-        baseline = known.edited(mine.selected, spec["concepts"]["q"])
+        baseline = known.edited(mine.selected, options["q"])
         for name in PLANTS:
             plant = grow(name, mine, rng(base, "plants", name, seed))
-            found = harvest(plant, seed, mine, known, baseline, spec["concepts"]["q"])
+            found = harvest(plant, seed, mine, known, baseline, options["q"])
             nulls += [found] if name == "null" else []
             rows += repetitions(
                 found, options["resamples"], options["images"], rng(base, "plants", name, seed, "draws")
             )
     effects = first_order(readout, field, dictionary, known.codes)
     stream = rng(base, "plants", "claims")
-    claims = false_positives(
-        nulls, effects, options["resamples"], options["images"], spec["concepts"]["halvings"], stream
-    )
+    claims = false_positives(nulls, effects, options["resamples"], options["images"], HALVINGS, stream)
     repeated, claimed = pd.DataFrame(rows), pd.DataFrame(claims)
     table = validation_table(repeated, claimed, rng(base, "plants", "summary"))
     return dict(zip(TABLES, (table, repeated, claimed), strict=True))
 
 
 def _halves(
-    dataset: Dataset, labels: list[int], stream: np.random.Generator
+    dataset: Dataset, labels: list[int], most: int | None, stream: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All images of the classes, half of each class on either side."""
+    """All images of the classes, or at most so many of each, half of each class on either side."""
     every = np.asarray(dataset.labels(np.arange(len(dataset))))
     growing, population = [], []
     for label in labels:
-        rows = stream.permutation(np.flatnonzero(every == label))
+        rows = stream.permutation(np.flatnonzero(every == label))[:most]
         if len(rows) < 4:
             raise ConceptBenchError(
                 f"Class {dataset.classes[label]!r} of data set {dataset.name!r} has {len(rows)} images; "
