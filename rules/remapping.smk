@@ -3,7 +3,7 @@
 MASKING = bool(TASKS and BEFORE and CONFIG.measures.masking)
 CONCEPTS = bool(TASKS and BEFORE and CONFIG.measures.concepts)
 PLANTED = bool(TASKS and BEFORE and CONFIG.measures.plants)
-PLANTED_ON = [CONFIG.measures.plants.task] if PLANTED else []
+PLANTED_ON = [CONFIG.measures.plants.task or TASKS[0]] if PLANTED else []
 
 
 def chosen(section):

@@ -133,10 +133,8 @@ class Config(Section):
                 self._refer(f"measures.{where}.methods", name, tuple(self.adaptations.methods), "the adaptation")
         for name in chosen.concepts.relearn if chosen.concepts else ():
             self._refer("measures.concepts.relearn", name, tuple(self.adaptations.methods), "the adaptation")
-        if chosen.plants is not None:
+        if chosen.plants is not None and chosen.plants.task is not None:
             self._refer("measures.plants.task", chosen.plants.task, self.adaptations.tasks, "the task")
-            if chosen.concepts is None:
-                raise ValueError("'measures.plants' scores the measures of 'measures.concepts', which is null; set it")
         for name in chosen.latents_on:
             self._refer("measures.latents_on", name, tuple(self.datasets), "the data set")
         if chosen.truth_on is not None:

@@ -62,7 +62,7 @@ def _learn_adapted(config: Config, *, task: str, method: str) -> Spec:
 
 
 def _measure_plants(config: Config) -> Spec:
-    return {**_shared(config), "concepts": _plain(config.measures.concepts), "plants": _plain(config.measures.plants)}
+    return {**_shared(config), "plants": _plain(config.measures.plants)}
 
 
 REMAPPING_STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
