@@ -173,7 +173,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> None:
     for axes, label in ((left, "seconds"), (right, "peak resident memory (MiB)")):
         axes.set_xlabel("training tokens (millions)")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.set_xlim(left=0)
         tidy(axes, grid="y")
     save(sheet.figure)
