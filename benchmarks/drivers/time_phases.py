@@ -10,13 +10,13 @@ import torch
 from child import Tokens, finish, read_request
 from measure_rates import Rates
 
-from conceptbench.dictionaries import candidates, sparse_step, topk_fused
+from conceptbench.dictionaries import candidates, selection, sparse_step, topk_fused
 from conceptbench.dictionaries.learner import Parameters, unit_rows
 from conceptbench.dictionaries.specs import TopK
 
 PHASES = (
     ("product", candidates.torch, "mm"),
-    ("selection", candidates, "spread"),
+    ("selection", selection, "parallel_largest"),
     ("reconstruction", topk_fused, "explain"),
     ("update", sparse_step.SparseAdam, "update"),
 )

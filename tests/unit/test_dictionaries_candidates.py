@@ -133,3 +133,17 @@ def test_an_encoder_that_is_not_finite_is_noticed():
     encoder, bias, _ = tensors(8)
     encoder[3, 3] = np.nan
     assert not choose(encoder, bias, "bf16").finite()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_some_latents_alone_equal_an_encoder_of_these(precision):
+    encoder, bias, x = tensors(9, width=128)
+    some = np.array([3, 17, 18, 90, 127])
+    codes = as_dense(choose(encoder, bias, precision).among(some).largest(x, 3), 5)
+    np.testing.assert_array_equal(codes, as_dense(choose(encoder[some], bias[some], precision).largest(x, 3), 5))
+
+
+def test_many_kept_latents_are_in_order():
+    encoder, bias, x = tensors(10, width=900, tokens=5)
+    support = choose(encoder, bias, "bf16").largest(x, 400)
+    np.testing.assert_allclose(as_dense(support, 900), dense_codes(encoder, bias, x, 400), rtol=2e-5, atol=2e-5)
