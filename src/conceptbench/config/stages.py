@@ -213,8 +213,8 @@ def _measure_leaderboard(config: Config) -> Spec:
 
 
 def _measure_kinds(config: Config) -> Spec:
-    chosen = _kinds(config)
-    names = {"backbones": list(chosen.backbones), "dictionaries": sorted(chosen.methods)}
+    chosen = config.kinds
+    names = {"backbones": list(chosen.backbones), "dictionaries": sorted(chosen.methods)} if chosen else {}
     return {**names, "permutations": config.measures.permutations, **_uncertainty(config)}
 
 
