@@ -36,7 +36,7 @@ rule fetch_backbone:
     input:
         stamp=stamps("fetch_backbone", backbone=FETCHED),
         files=local_files,
-        code=code("backbones/load", "backbones/folder"),
+        code=code(*(f"backbones/{name}" for name in ("fetch", "load", "folder", "names", "trunks"))),
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",
@@ -50,5 +50,8 @@ rule fetch_backbone:
     resources:
         mem_mb=8000,
         runtime=60,
+    params:
+        work=f"{R}/.work/backbones/{{backbone}}",
+        locks="locks",
     script:
         "../scripts/fetch_backbone.py"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from conceptbench.adaptation import moves_images
 from conceptbench.config import load_config, stage_spec
+from conceptbench.config.datasets import is_published
 from conceptbench.errors import ConceptBenchError
 from snakemake.exceptions import WorkflowError
 
@@ -20,6 +21,7 @@ ADAPTED = CONFIG.adaptations.backbone
 TASKS = list(CONFIG.adaptations.tasks)
 METHODS = list(CONFIG.adaptations.methods)
 TRAINED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind == "trained"]
+PUBLISHED = [name for name, spec in CONFIG.datasets.items() if is_published(spec)]
 FETCHED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind != "trained"]
 BEFORE = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "zero-shot"]
 MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if moves_images(spec.model_dump())]
@@ -126,6 +128,11 @@ def local_files(wildcards):
     if spec.kind != "local":
         return []
     return [str(Path(spec.path) / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")]
+
+
+def fetched_source(dataset):
+    """Where the files of a published data set came from; nothing for others."""
+    return [f"{R}/datasets/{dataset}/source.json"] if dataset in PUBLISHED else []
 
 
 def tables(*names):

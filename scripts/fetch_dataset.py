@@ -12,6 +12,8 @@ from conceptbench.tables import write_json
 with job(snakemake) as spec:
     root = data_root(snakemake)
     if root is None:
-        raise ConceptBenchError(f"Data set {spec['name']} needs image files; set data_root to the folder that holds them.")
+        raise ConceptBenchError(
+            f"Data set {spec['name']} needs image files; set data_root to the folder that holds them."
+        )
     found = provide_dataset(SOURCES[spec["kind"]], root, snakemake.config.get("downloads", "never"))
     write_json(found, Path(snakemake.output.source))

@@ -81,7 +81,9 @@ def test_names_that_reach_outside_are_refused(tmp_path: Path, name: str, member:
     ],
 )
 def test_links_that_lead_outside_are_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
-    refused(make_tar(tmp_path / "set.tgz", FILES, member), tmp_path / "place", "holds the link .* outside of the folder")
+    refused(
+        make_tar(tmp_path / "set.tgz", FILES, member), tmp_path / "place", "holds the link .* outside of the folder"
+    )
 
 
 def test_link_inside_is_kept(tmp_path: Path) -> None:

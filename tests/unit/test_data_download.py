@@ -39,7 +39,7 @@ def test_interrupted_download_goes_on_where_it_stopped(site: Site, tmp_path: Pat
 
 def test_download_of_a_killed_process_goes_on(site: Site, tmp_path: Path) -> None:
     site.cut_after = [300_000] + [0] * ATTEMPTS
-    with pytest.raises(ConceptBenchError, match="300000 bytes are kept.*run again to go on"):
+    with pytest.raises(ConceptBenchError, match=r"300000 bytes are kept.*run again to go on"):
         download(site.url("file.bin"), tmp_path / "file.bin")
     assert not (tmp_path / "file.bin").exists()
     site.asked.clear()
@@ -96,7 +96,7 @@ def test_file_without_a_published_checksum_is_noted_and_compared(site: Site, tmp
 
 
 def test_addresses_that_give_nothing(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(ConceptBenchError, match="answers 404.*put the file into .*gone.bin yourself"):
+    with pytest.raises(ConceptBenchError, match=r"answers 404.*put the file into .*gone.bin yourself"):
         download(site.url("gone.bin"), tmp_path / "gone.bin")
     assert len(site.asked) == 1
     with pytest.raises(ConceptBenchError, match="is no http address"):

@@ -37,7 +37,7 @@ def test_folder_of_photographs_that_is_not_there(empty: Workspace) -> None:
         "adaptations": {"tasks": ["photos"]},
     }
     done = empty.snakemake("results/smoke/datasets/photos/card.json", overlay=overlay, check=False)
-    assert_refused(done, "Error in rule prepare_dataset:")
+    assert_refused(done, "Error in rule fetch_dataset:")
     assert "nowhere" in done.stdout
     assert not (empty.results / "datasets" / "photos" / "card.json").exists()
 

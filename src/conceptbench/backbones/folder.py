@@ -100,24 +100,46 @@ def check_weights(folder: Path, model: nn.Module) -> None:
     """
     path = folder / WEIGHTS_FILE
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ConceptBenchError(f"{path}: not a readable safetensors file ({error}); restore it.") from error
+    found = _shapes(path)
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    reshaped = sorted(
-        name
-        for name in expected.keys() & found.keys()
-        if expected[name] != found[name] and name not in _RESHAPED_BY_OPEN_CLIP
-    )
     faults = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(extra)}"] * bool(extra)
-    faults += [f"{name} is {found[name]} instead of {expected[name]}" for name in reshaped[:1]]
+    faults += _reshaped(expected, found)
     if faults:
         raise ConceptBenchError(
             f"{path}: the weights do not fit {CONFIG_FILE} ({'; '.join(faults)}); use the configuration the weights "
             "were saved with."
         )
+
+
+def check_shapes(path: Path, model: nn.Module) -> None:
+    """Raise ConceptBenchError when a tensor of a published safetensors file has another shape than the model's.
+
+    Names are compared by open_clip itself, after its conversions. Files of other formats are passed over.
+    """
+    if path.suffix != ".safetensors":
+        return
+    faults = _reshaped({name: list(tensor.shape) for name, tensor in model.state_dict().items()}, _shapes(path))
+    if faults:
+        raise ConceptBenchError(f"{path}: these are the weights of another model ({faults[0]}); restore the file.")
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ConceptBenchError(f"{path}: not a readable safetensors file ({error}); restore it.") from error
+
+
+def _reshaped(expected: Mapping[str, list[int]], found: Mapping[str, list[int]]) -> list[str]:
+    """The first tensor whose shape differs, in words; empty when none does."""
+    names = sorted(
+        name
+        for name in expected.keys() & found.keys()
+        if expected[name] != found[name] and name not in _RESHAPED_BY_OPEN_CLIP
+    )
+    return [f"{name} is {found[name]} instead of {expected[name]}" for name in names[:1]]
 
 
 def uses_quick_gelu(model: nn.Module) -> bool:

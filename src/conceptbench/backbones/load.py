@@ -11,10 +11,12 @@ import open_clip
 import torch
 from torch import nn
 
+from conceptbench.backbones import trunks  # noqa: F401  (makes timm's towers at other sizes known)
 from conceptbench.backbones.backbone import Backbone, Tokenizer
 from conceptbench.backbones.folder import (
     backbone_digest,
     check_folder,
+    check_shapes,
     check_weights,
     read_card,
     save_backbone_folder,
@@ -30,6 +32,7 @@ HUB_PREFIX = "hf-hub:"
 """open_clip's prefix of a repository on the Hugging Face hub."""
 
 _CLIP_VOCABULARY = 49408
+_LOOK = ("mean", "std", "interpolation", "resize_mode")
 
 
 def load_backbone(
@@ -57,6 +60,31 @@ def load_backbone(
     if pretrained is None and ":" in text:
         text, pretrained = text.split(":", 1)
     return _load_builtin(text, pretrained, device, name)
+
+
+def load_builtin_file(model_name: str, tag: str, weights: Path, *, name: str) -> Backbone:
+    """Load a model that open_clip knows by name with the weights of `tag` from a file that is here.
+
+    A tokenizer with files of its own is read from the folder of the weights.
+
+    Raises ConceptBenchError as `load_backbone` does.
+    """
+    config, settings = _builtin(model_name, tag)
+    look = {key: settings[key] for key in _LOOK if key in settings}
+    options = {"pretrained": str(weights), "require_pretrained": True, "force_preprocess_cfg": look}
+    model = _create(model_name, f"{model_name}:{tag} from {weights}", **options)
+    check_shapes(weights, model)
+    return _finish(model, model_name, config, name, "cpu", tokenizer_files=weights.parent)
+
+
+def load_hub_folder(folder: Path, repository: str, *, name: str) -> Backbone:
+    """Load a repository of the Hugging Face hub in open_clip's layout whose files are here.
+
+    Raises ConceptBenchError as `load_backbone` does.
+    """
+    source = f"{LOCAL_PREFIX}{folder}"
+    model = _create(source, f"{HUB_PREFIX}{repository}", require_pretrained=True)
+    return _finish_hub(model, source, repository, "cpu", name)
 
 
 def export_backbone(backbone: Backbone, folder: Path | str, card: dict[str, Any] | None = None) -> None:
@@ -95,13 +123,25 @@ def _load_hub(source: str, device: torch.device | str, name: str | None) -> Back
     """A repository on the Hugging Face hub."""
     repository = source.removeprefix(HUB_PREFIX)
     model = _create(source, source, require_pretrained=True)
-    _require_activation(model, _hub_quick_gelu(repository), source, "use the built-in model name with its tag instead")
-    config = open_clip.get_model_config(source)
-    return _finish(model, source, config, name or repository.rsplit("/", 1)[-1], device)
+    return _finish_hub(model, source, repository, device, name or repository.rsplit("/", 1)[-1])
+
+
+def _finish_hub(model: nn.Module, source: str, repository: str, device: torch.device | str, name: str) -> Backbone:
+    """Check the activation against open_clip's own table, and describe the model."""
+    remedy = "use the built-in model name with its tag instead"
+    _require_activation(model, _hub_quick_gelu(repository), f"{HUB_PREFIX}{repository}", remedy)
+    return _finish(model, source, open_clip.get_model_config(source), name, device)
 
 
 def _load_builtin(model_name: str, tag: str | None, device: torch.device | str, name: str | None) -> Backbone:
     """A model that open_clip knows by name, with the weights of a tag."""
+    config, _ = _builtin(model_name, tag)
+    model = _create(model_name, f"{model_name}:{tag}", pretrained=tag, require_pretrained=True)
+    return _finish(model, model_name, config, name or model_name, device)
+
+
+def _builtin(model_name: str, tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's configuration of a model and its settings of a tag, after a check that they belong together."""
     known = open_clip.list_models()
     if model_name not in known:
         near = difflib.get_close_matches(model_name, known, n=3, cutoff=0.5)
@@ -116,8 +156,7 @@ def _load_builtin(model_name: str, tag: str | None, device: torch.device | str, 
         )
     config = open_clip.get_model_config(model_name)
     _require_builtin_activation(model_name, str(tag), bool(config.get("quick_gelu")), bool(settings.get("quick_gelu")))
-    model = _create(model_name, f"{model_name}:{tag}", pretrained=tag, require_pretrained=True)
-    return _finish(model, model_name, config, name or model_name, device)
+    return config, settings
 
 
 def _create(source: str, label: str, **options: Any) -> nn.Module:
@@ -141,6 +180,7 @@ def _finish(
     *,
     has_text: bool = True,
     merges: Path | None = None,
+    tokenizer_files: Path | None = None,
 ) -> Backbone:
     """Check the weights' values, take the digest, and describe the model as a `Backbone`."""
     for tensor_name, tensor in model.state_dict().items():
@@ -153,7 +193,7 @@ def _finish(
         digest="",
         model_config=config,
         preprocess_config=visual.preprocess_cfg,
-        make_tokenizer=_tokenizer_maker(source, config, merges),
+        make_tokenizer=_tokenizer_maker(source, config, merges, tokenizer_files),
         has_text=has_text,
         merges=merges,
     )
@@ -166,7 +206,9 @@ def _finish(
     return backbone
 
 
-def _tokenizer_maker(source: str, config: dict[str, Any], merges: Path | None) -> Callable[[], Tokenizer]:
+def _tokenizer_maker(
+    source: str, config: dict[str, Any], merges: Path | None, files: Path | None
+) -> Callable[[], Tokenizer]:
     """How to make the tokenizer when it is first needed."""
     context_length = int(config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
 
@@ -174,6 +216,10 @@ def _tokenizer_maker(source: str, config: dict[str, Any], merges: Path | None) -
         if merges is not None:
             return cast(Tokenizer, load_tokenizer(merges, context_length))
         try:
+            text = config["text_cfg"]
+            if files is not None and text.get("hf_tokenizer_name"):
+                options = text.get("tokenizer_kwargs", {})
+                return cast(Tokenizer, open_clip.tokenizer.HFTokenizer(str(files), context_length, **options))
             return cast(Tokenizer, open_clip.get_tokenizer(source))
         except Exception as error:
             reason = " ".join(str(error).split())[:200]

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
+from conceptbench.config.named_backbones import NAMED
+from conceptbench.config.names import nearest
 from conceptbench.config.sections import Count, Index, Section
 
 
@@ -22,6 +24,26 @@ class Trained(Section):
     """Training images; null takes the recipe's own number."""
 
 
+Revision: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+"""A commit of a repository on the Hugging Face hub."""
+
+
+class Named(Section):
+    """A published backbone by name: CLIP, SigLIP, SigLIP2, DINOv2, AIMv2 or BioCLIP (docs/real-data.md)."""
+
+    kind: Literal["named"]
+    model: str
+    """Its name, for example clip-vit-b16-openai or dinov2-vit-b14-reg."""
+    revision: Revision = None
+    """Commit of its repository; null takes what `locks/` pins, and pins today's at the first fetch."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if self.model not in NAMED:
+            raise ValueError(f"there is no published backbone '{self.model}'{nearest(self.model, tuple(NAMED))}")
+        return self
+
+
 class OpenClip(Section):
     """A model of open_clip by name; its weights are downloaded on first use and checked."""
 
@@ -30,6 +52,8 @@ class OpenClip(Section):
     """Name of an open_clip model, for example ViT-B-16-quickgelu, or `hf-hub:<repository>`."""
     pretrained: str | None = None
     """Weight tag, for example openai; null only for hf-hub models."""
+    revision: Revision = None
+    """Commit of the repository of the weights; null takes what `locks/` pins, and pins today's at the first fetch."""
 
     @model_validator(mode="after")
     def _weights_and_activation_agree(self) -> Self:
@@ -52,7 +76,7 @@ class Local(Section):
     """The directory, absolute or relative to the folder the workflow runs in."""
 
 
-BackboneSpec: TypeAlias = Annotated[Trained | OpenClip | Local, Field(discriminator="kind")]
+BackboneSpec: TypeAlias = Annotated[Trained | Named | OpenClip | Local, Field(discriminator="kind")]
 """Every kind of backbone, told apart by `kind`."""
 
 TRAINED_BLOCKS = 6
@@ -75,6 +99,8 @@ def known_blocks(spec: BackboneSpec) -> int | None:
     """Return the number of blocks of the image tower, or None when it cannot be told without loading the model."""
     if isinstance(spec, Trained):
         return TRAINED_BLOCKS
+    if isinstance(spec, Named):
+        return NAMED[spec.model].blocks
     if isinstance(spec, OpenClip):
         return next((depth for pattern, depth in _DEPTHS if re.match(pattern, spec.model)), None)
     try:
@@ -92,5 +118,7 @@ def known_prompt_depth(spec: BackboneSpec) -> int | None:
 
 
 def has_text(spec: BackboneSpec) -> bool:
-    """Return whether the backbone may have a text tower: all but the image-only recipe."""
+    """Return whether the backbone may have a text tower: all but the image-only recipe and image models by name."""
+    if isinstance(spec, Named):
+        return NAMED[spec.model].text
     return not (isinstance(spec, Trained) and spec.recipe == "image")

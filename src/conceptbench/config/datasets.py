@@ -132,7 +132,7 @@ class Unlabelled(_Photographs):
 
 
 class Captions(_Photographs):
-    """Any folder of images with a caption file (.csv with image and caption, COCO's .json, or .json of image: captions)."""
+    """Any folder of images with a caption file (a table, COCO's JSON, or a JSON of image to captions)."""
 
     kind: Literal["captions"]
     path: str

@@ -28,10 +28,10 @@ def keys_table() -> str:
 
 def _rows(section: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[list[str]]:
     required = section.get("required", [])
-    for key, field in sorted(section["properties"].items(), key=lambda item: "const" not in item[1]):
+    for key, field in sorted(section["properties"].items(), key=lambda item: not _tag(*item)):
         meaning = str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
-        if "const" in field:
-            yield [f"`{prefix}{key}`", f"`{field['const']}`", "", str(section.get("description", "")).split("\n")[0]]
+        if _tag(key, field):
+            yield [f"`{prefix}{key}`", _tag(key, field), "", str(section.get("description", "")).split("\n")[0]]
             continue
         named = _named_values(field)
         default = "required" if key in required else f"`{json.dumps(field.get('default', {}))}`"
@@ -44,6 +44,13 @@ def _rows(section: dict[str, Any], definitions: dict[str, Any], prefix: str) -> 
                 yield from _rows(part, definitions, path)
         else:
             yield [f"`{prefix}{key}`", _type(field), default, meaning]
+
+
+def _tag(key: str, field: dict[str, Any]) -> str:
+    """Return the values by which a section is told from others; empty for other fields."""
+    if "const" in field:
+        return f"`{field['const']}`"
+    return _type(field) if key == "kind" and "enum" in field else ""
 
 
 def _named_values(field: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from conceptbench.data.dataset import Dataset, open_dataset
     from conceptbench.data.pairs import counterfactual_pairs
     from conceptbench.data.prepare import prepare_dataset
+    from conceptbench.data.provide import provide_dataset
     from conceptbench.data.spec import DatasetSpec
     from conceptbench.data.truth import factor_table, object_table, patch_masks
 
@@ -25,6 +26,7 @@ __all__ = [
     "open_dataset",
     "patch_masks",
     "prepare_dataset",
+    "provide_dataset",
 ]
 
 _HOME = {
@@ -38,6 +40,7 @@ _HOME = {
     "open_dataset": "dataset",
     "patch_masks": "truth",
     "prepare_dataset": "prepare",
+    "provide_dataset": "provide",
 }
 
 

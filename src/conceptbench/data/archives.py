@@ -90,8 +90,8 @@ def _require_link_inside(member: tarfile.TarInfo, base: PurePosixPath, archive: 
     target = os.path.normpath(base / member.linkname)
     if PurePosixPath(member.linkname).is_absolute() or target.split("/")[0] == "..":
         raise ConceptBenchError(
-            f"{archive} holds the link {member.name} to {member.linkname}, outside of the folder it is unpacked into; it "
-            "is not unpacked. Get the archive from its source."
+            f"{archive} holds the link {member.name} to {member.linkname}, outside of the folder it is unpacked into; "
+            "it is not unpacked. Get the archive from its source."
         )
 
 

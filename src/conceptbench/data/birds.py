@@ -40,7 +40,9 @@ def draft_birds(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
         items.loc[drawn[: round(VAL_SHARE * len(drawn))], "split"] = "val"
     missing = [path for path in items["path"] if not (home / "images" / path).is_file()]
     if missing:
-        raise ConceptBenchError(f"{home / 'images'} lacks {len(missing)} images, such as {missing[0]}; unpack it again.")
+        raise ConceptBenchError(
+            f"{home / 'images'} lacks {len(missing)} images, such as {missing[0]}; unpack it again."
+        )
     rule = "published test split; a fifth of the published training images of each class is val"
     return Draft(file_rows(items), classes, home / "images", rule, source.title, source.licence)
 

@@ -94,7 +94,9 @@ def _table_captions(path: Path) -> Iterable[tuple[str, str, str]]:
         raise ConceptBenchError(f"Caption file {path} is no table ({error}); correct it.") from error
     lacking = {"image", "caption"} - set(frame.columns)
     if lacking:
-        raise ConceptBenchError(f"Caption file {path} lacks the column {min(lacking)}; its first row names the columns.")
+        raise ConceptBenchError(
+            f"Caption file {path} lacks the column {min(lacking)}; its first row names the columns."
+        )
     split = frame["split"] if "split" in frame else [""] * len(frame)
     return zip(frame["image"], frame["caption"], split, strict=True)
 
@@ -136,7 +138,8 @@ def _require_images(items: pd.DataFrame, root: Path, file: Path) -> None:
     missing = [path for path in items["path"] if not (root / path).is_file()]
     if missing:
         raise ConceptBenchError(
-            f"Caption file {file} names {len(missing)} images that are not in {root}, such as {min(missing)}; unpack them."
+            f"Caption file {file} names {len(missing)} images that are not in {root}, such as {min(missing)}; "
+            "unpack them."
         )
 
 

@@ -261,7 +261,7 @@ _UCF = Source(
             None,
             "ucf101",
             ("ucf101/UCF-101-midframes",),
-            by_hand="https://drive.google.com/file/d/10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O (CoOp's archive of middle frames)",
+            by_hand="https://drive.google.com/file/d/10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O (CoOp's middle frames)",
         ),
         _split("split_zhou_UCF101.json", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y", "ucf101"),
     ),

@@ -16,6 +16,7 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import rng
 from conceptbench.tables import sha256_file
 
+
 @dataclass(frozen=True)
 class _Layout:
     """Where a data set with a split file lies below `data_root`."""
@@ -112,7 +113,7 @@ def halve_validation(items: pd.DataFrame, seed: int, name: str) -> pd.DataFrame:
     held = items.index[items["split"] == "val"].to_numpy()
     labels = items["label"].to_numpy()[held]
     for label in np.unique(labels):
-        members = rng(seed, "halved validation", name, int(label)).permutation(held[labels == label])
+        members = rng(seed, "halved validation", name, str(label)).permutation(held[labels == label])
         items.loc[members[len(members) // 2 :], "split"] = "test"
     return items
 

@@ -152,7 +152,7 @@ def _image_root(card: dict[str, Any], data_root: Path | None) -> Path | None:
     relative: str | None = card["image_root"]
     if relative is None:
         return None
-    if data_root is None and not Path(relative).is_absolute() and card["kind"] != "folder":
+    if data_root is None and not Path(relative).is_absolute() and card["kind"] not in ("folder", "captions"):
         return None
     root = Path(data_root or "") / relative
     if not root.is_dir():

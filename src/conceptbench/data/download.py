@@ -106,8 +106,8 @@ def _fill(url: str, partial: Path, path: Path) -> None:
             failures += 1
             time.sleep(_PAUSE_SECONDS * failures)
     raise ConceptBenchError(
-        f"{url} cannot be downloaded ({reason}; {_size(partial)} bytes are kept); run again to go on from there, or put "
-        f"the file into {path} yourself."
+        f"{url} cannot be downloaded ({reason}; {_size(partial)} bytes are kept); run again to go on from there, or "
+        f"put the file into {path} yourself."
     )
 
 

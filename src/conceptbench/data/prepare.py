@@ -7,6 +7,10 @@ from typing import Any, assert_never
 import pandas as pd
 from tqdm import tqdm
 
+from conceptbench.data.ade20k import draft_ade20k
+from conceptbench.data.birds import draft_birds
+from conceptbench.data.caption_files import draft_captions, draft_coco
+from conceptbench.data.coop_suite import draft_aircraft, draft_imagenet, draft_with_split
 from conceptbench.data.dataset import COLUMNS, Dataset, manifest_digest
 from conceptbench.data.draft import Draft
 from conceptbench.data.eurosat import draft_eurosat
@@ -53,15 +57,34 @@ def _draft(spec: DatasetSpec, data_root: Path | None, seed: int) -> Draft:
         raise ConceptBenchError(f"The folder data_root = {data_root} does not exist; set data_root to your images.")
     if spec.kind == "folder":
         return draft_folder(spec, data_root, seed)
+    if spec.kind == "captions":
+        return draft_captions(spec, data_root, seed)
     if data_root is None:
         raise ConceptBenchError(f"Data set {spec.name} needs image files; set data_root to the folder that holds them.")
+    return _draft_published(spec, data_root, seed)
+
+
+def _draft_published(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
+    """The rows of a published data set below `data_root`."""
     match spec.kind:
         case "eurosat":
             return draft_eurosat(spec, data_root, seed)
         case "flowers":
             return draft_flowers(spec, data_root, seed)
-        case "scenes" | "flora" | "terra":
-            raise AssertionError("rendered kinds were handled above")
+        case "imagenet":
+            return draft_imagenet(spec, data_root, seed)
+        case "caltech101" | "oxford-pets" | "stanford-cars" | "food101" | "sun397" | "dtd" | "ucf101":
+            return draft_with_split(spec, data_root)
+        case "fgvc-aircraft":
+            return draft_aircraft(spec, data_root)
+        case "coco":
+            return draft_coco(spec, data_root, seed)
+        case "ade20k":
+            return draft_ade20k(spec, data_root, seed)
+        case "cub-200":
+            return draft_birds(spec, data_root, seed)
+        case "scenes" | "flora" | "terra" | "folder" | "captions":
+            raise AssertionError("these kinds were handled above")
         case _:
             assert_never(spec.kind)
 

@@ -7,7 +7,24 @@ from typing import Any, Literal, get_args
 
 from conceptbench.errors import ConceptBenchError
 
-Kind = Literal["scenes", "flora", "terra", "folder", "eurosat", "flowers"]
+CoopKind = Literal[
+    "imagenet",
+    "caltech101",
+    "oxford-pets",
+    "stanford-cars",
+    "food101",
+    "fgvc-aircraft",
+    "sun397",
+    "dtd",
+    "ucf101",
+]
+"""CoOp's suite without EuroSAT and Flowers-102."""
+Kind = (
+    Literal["scenes", "flora", "terra", "folder", "captions", "eurosat", "flowers", "coco", "ade20k", "cub-200"]
+    | CoopKind
+)
+KINDS: tuple[str, ...] = tuple(name for part in get_args(Kind) for name in get_args(part))
+"""Every kind of data set."""
 RENDERED: frozenset[str] = frozenset({"scenes", "flora", "terra"})
 """Kinds whose images are drawn on demand and never stored."""
 
@@ -25,13 +42,15 @@ class DatasetSpec:
     images_per_class: int = 120
     """Images of each class over all splits (flora, terra)."""
     path: str | None = None
-    """Folder with one sub-folder a class (folder); relative paths start at `data_root`."""
+    """Folder of images (captions), with one sub-folder a class (folder); relative paths start at `data_root`."""
+    captions: str | None = None
+    """File that gives each image its captions (captions); relative paths start at `data_root`."""
     limit_per_class: int | None = None
     """Keep at most so many images of a class in each split: for quick runs."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            known = ", ".join(get_args(Kind))
+        if self.kind not in KINDS:
+            known = ", ".join(KINDS)
             raise ConceptBenchError(f"Data set {self.name} has the unknown kind '{self.kind}'; choose one of {known}.")
         numbers = {"pairs": self.pairs, **{f"sizes.{split}": size for split, size in self.sizes.items()}}
         for option, number in numbers.items():
@@ -43,6 +62,8 @@ class DatasetSpec:
             raise ConceptBenchError(f"Data set {self.name} has limit_per_class < 1; give at least 1 or leave it out.")
         if self.kind == "folder" and not self.path:
             raise ConceptBenchError(f"Data set {self.name} is of kind folder and needs a path to its images.")
+        if self.kind == "captions" and not (self.path and self.captions):
+            raise ConceptBenchError(f"Data set {self.name} is of kind captions and needs path and captions.")
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> "DatasetSpec":
@@ -63,9 +84,8 @@ class DatasetSpec:
             "flora": ("images_per_class",),
             "terra": ("images_per_class",),
             "folder": ("path",),
-            "eurosat": (),
-            "flowers": (),
-        }[self.kind]
+            "captions": ("path", "captions"),
+        }.get(self.kind, ())
         values = asdict(self)
         kept = {key: values[key] for key in ("name", "kind", "limit_per_class", *options)}
         return {key: value.as_posix() if isinstance(value, Path) else value for key, value in kept.items()}
