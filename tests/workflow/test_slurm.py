@@ -125,4 +125,3 @@ def test_profiles_differ_only_in_how_they_ask_for_gpus() -> None:
     assert {key: value for key, value in gpus.items() if key != "set-resources"} == {
         key: value for key, value in gres.items() if key != "set-resources"
     }
-

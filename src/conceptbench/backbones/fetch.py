@@ -91,7 +91,7 @@ def _load_timm(spec: NamedBackbone, weights: Path, name: str, work: Path) -> Bac
 
     timm itself converts the file and resamples position embeddings to the size that is asked for.
     """
-    options = {"num_classes": 0, "global_pool": spec.pool, "img_size": spec.image_size}
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": spec.pool, "img_size": spec.image_size}
     source = {"file": str(weights), "source": "timm"}
     try:
         trunk = timm.create_model(f"{spec.model}.{spec.tag}", pretrained=True, pretrained_cfg_overlay=source, **options)

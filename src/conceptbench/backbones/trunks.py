@@ -4,7 +4,7 @@ open_clip builds a timm tower by its name alone, so a tower with other sizes nee
 (16 x 16 patches), while timm's models have 518. Importing this module makes the names known to timm.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import timm
 from timm.models import is_model, register_model
@@ -30,8 +30,7 @@ def register_trunk(name: str, base: str, **shape: Any) -> None:
         if pretrained:
             raise ValueError(f"{name} has no weights of its own")
         kept = {key: value for key, value in options.items() if key not in _NOT_PASSED_ON}
-        model: VisionTransformer = timm.create_model(base, pretrained=False, **{**shape, **kept})
-        return model
+        return cast(VisionTransformer, timm.create_model(base, pretrained=False, **{**shape, **kept}))
 
     build.__name__ = name
     build.__module__ = __name__

@@ -63,9 +63,16 @@ def _clip(model: str, tag: str, repository: str, **changes: object) -> NamedBack
 
 
 def _siglip(model: str, millions: float) -> NamedBackbone:
+    facts = (12, 768, 14, 0, millions)
     return NamedBackbone(
-        *("open_clip", model, "webli", f"timm/{model}", 12, 768, 14, 0, millions),  # type: ignore[arg-type]
-        **{"mean": HALF, "std": HALF, "resize": "squash"},  # type: ignore[arg-type]
+        "open_clip",
+        model,
+        "webli",
+        f"timm/{model}",
+        *facts,
+        mean=HALF,
+        std=HALF,
+        resize="squash",
     )
 
 

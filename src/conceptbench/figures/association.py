@@ -166,7 +166,7 @@ def _notes() -> list[str]:
         "Bars: mean change of the class's logit when the latent is removed, less the mean over classes (first order, "
         "the dictionary's error kept), on images where it fires; one seed. Beside them the images of split B on which "
         "the latent is strongest, in grey, its activation tinted: under the adapted model for latents that gained, "
-        "under zero-shot for those that lost.",
+        "under zero-shot for those that lost. No tint: the latent fires on the class token alone.",
         "Left: one less the correlation of the class's associations before and after, beyond that of two halves of the "
         f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds.",
     ]
