@@ -1,5 +1,6 @@
 """Learn every dictionary (method, seed) at every hook point of a backbone, one pass over the tokens of a block."""
 
+import hashlib
 from itertools import product
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from _job import data_root, device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
-from conceptbench.dictionaries import learn_many, specify
+from conceptbench.dictionaries import CheckpointPolicy, learn_many, specify
 from conceptbench.provenance import write_manifest
 from conceptbench.seeds import rng
 
@@ -22,6 +23,8 @@ with job(snakemake) as spec:
     rows = dataset.sample("train", spec["images"], spec["seed"])
     held_out = dataset.sample("val", HELD_OUT_IMAGES, spec["seed"])
     out, files = Path(snakemake.output.manifest).parent, {}
+    # a killed job goes on from its checkpoints; other parameters look for theirs elsewhere
+    checkpoints = out / "checkpoints" / hashlib.sha256(Path(snakemake.input.stamp).read_bytes()).hexdigest()[:16]
     halved = [method for method in methods if method.name in spec["halves"]]
     halves = np.array_split(rng(spec["seed"], "halves").permutation(rows), 2) if halved else []
     runs = [
@@ -41,6 +44,7 @@ with job(snakemake) as spec:
             experiment_seed=spec["seed"],
             device=device(snakemake),
             provenance={"store": store.spec_digest, "block": block, "backbone": spec["backbone"]},
+            checkpoint=CheckpointPolicy(checkpoints / f"block{block}-{kind}"),
         )
         for (name, seed), dictionary in learnt.items():
             folder = out / f"block{block}" / name / f"{kind}{seed}"

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from conceptbench.dictionaries.checkpoint import CheckpointPolicy
     from conceptbench.dictionaries.codes import Codes
     from conceptbench.dictionaries.dictionary import Dictionary
     from conceptbench.dictionaries.evaluate import evaluate
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from conceptbench.dictionaries.train import learn, learn_many
 
 __all__ = [
+    "CheckpointPolicy",
     "Codes",
     "Dictionary",
     "DictionarySpec",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "CheckpointPolicy": "checkpoint",
     "Codes": "codes",
     "Dictionary": "dictionary",
     "evaluate": "evaluate",
