@@ -144,19 +144,23 @@ def describe_flags() -> dict[str, Any]:
 def write_job_record(path: Path | str, *, rule: str, gpus: int, seconds: float) -> None:
     """Write what a job can say about itself at its end: code, machine, versions, flags.
 
+    What differs between jobs of one machine (threads, the GPUs that are visible) is among the flags.
+
     Args:
         path: where the record goes. rule: the rule of the job.
         gpus: GPUs that the scheduler granted. seconds: its work.
     """
+    machine, flags = describe_machine(), describe_flags()
+    flags |= {name: machine.pop(name) for name in ("threads", "gpus")}
     record = {
         "rule": rule,
         "gpus_granted": gpus,
         "seconds": round(seconds, 3),
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "code": describe_code(),
-        "machine": describe_machine(),
+        "machine": machine,
         "versions": library_versions(),
-        "flags": describe_flags(),
+        "flags": flags,
     }
     write_json(record, path)
 

@@ -97,6 +97,7 @@ def test_job_record_has_every_fact(tmp_path: Path) -> None:
     assert found["gpus_granted"] == 1 and found["seconds"] == 2.5
     assert found["versions"]["numpy"] and found["machine"]["cores"] >= 1
     assert set(found["code"]) == {"revision", "dirty", "lock"}
+    assert {"threads", "gpus"} <= set(found["flags"]) and not {"threads", "gpus"} & set(found["machine"])
 
 
 def write(folder: Path, **records: dict[str, Any]) -> Path:
