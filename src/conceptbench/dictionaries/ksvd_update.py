@@ -93,13 +93,22 @@ def update_dictionary(
             _parallel_sweep(parts, chosen, bounds, start, entries, residual, atoms, flat, power_steps, positive)
     else:
         _sweep(chosen, bounds, start, entries, residual, atoms, flat, power_steps, positive)
-    np.einsum("nd,nd->n", residual, residual, out=errors)
+    _squared_norms(residual, errors)
     return Update(atoms, values, np.diff(start), before, float(errors.sum(dtype=np.float64)), errors)
 
 
 def default_block_size(width: int, k: int) -> int:
     """Return the number of atoms of which a signal with k of `width` has a quarter of one, on average; at most 64."""
     return int(np.clip(width // (4 * k), 1, 64))
+
+
+@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
+def _dot(left, right):  # type: ignore[no-untyped-def]
+    """Inner product of two rows."""
+    total = np.float32(0)
+    for f in range(len(left)):
+        total += left[f] * right[f]
+    return total
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
@@ -115,10 +124,14 @@ def _residual_rows(begin, end, y, atoms, indices, values, residual, errors):  # 
                 value, atom = values[t, s], atoms[indices[t, s]]
                 for f in range(d):
                     row[f] -= value * atom[f]
-        total = np.float32(0)
-        for f in range(d):
-            total += row[f] * row[f]
-        errors[t] = total
+        errors[t] = _dot(row, row)
+
+
+@njit(cache=True, nogil=True)
+def _squared_norms(rows, squares):  # type: ignore[no-untyped-def]
+    """Write the squared norm of each row."""
+    for t in range(len(rows)):
+        squares[t] = _dot(rows[t], rows[t])
 
 
 @njit(cache=True, parallel=True)
@@ -251,12 +264,14 @@ def _alternate_users(  # type: ignore[no-untyped-def]
             inner[i, j] = both + moved[i] * other + one * moved[j] + one * other
             inner[j, i] = inner[i, j]
     strength = np.float32(0)
-    for _ in range(steps):
+    for step in range(steps):
         square = np.float32(0)
         for i in range(n):
             moved[i] = _dot(inner[i], new_values)
             square += moved[i] * new_values[i]
         if not square > 0:
+            if step == 0:
+                return
             break
         scale, before, strength = np.float32(1) / np.sqrt(square), strength, np.float32(0)
         for i in range(n):
@@ -289,15 +304,6 @@ def _direct(along, together, atom, new_atom):  # type: ignore[no-untyped-def]
     for f in range(len(atom)):
         new_atom[f] = along[f] * scale
     return True
-
-
-@njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)
-def _dot(left, right):  # type: ignore[no-untyped-def]
-    """Inner product of two rows."""
-    total = np.float32(0)
-    for f in range(len(left)):
-        total += left[f] * right[f]
-    return total
 
 
 @njit(cache=True, fastmath=_ORDER_FREE, error_model="numpy", nogil=True)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 from jaxtyping import Float32, Int32
+from torch import Tensor
 
 from conceptbench.dictionaries import omp_kernels
 from conceptbench.dictionaries.rules import Sign
@@ -22,7 +23,7 @@ TILE_VALUES: Final = 2 << 20
 
 def gram_matrix(atoms: Float32[np.ndarray, "atom feature"]) -> Float32[np.ndarray, "atom atom"]:
     """Return all inner products of atoms."""
-    rows = torch.from_numpy(np.ascontiguousarray(atoms, np.float32))
+    rows = _aligned(atoms)
     with torch.inference_mode():
         gram: np.ndarray = torch.mm(rows, rows.T).numpy()
     return gram
@@ -61,16 +62,20 @@ def omp_encode(
         raise ConceptBenchError("Signals or atoms of a pursuit hold NaN or infinity; verify the activation store.")
     inner = gram_matrix(atoms) if gram is None else gram
     indices, values = np.empty((len(y), k), np.int32), np.empty((len(y), k), np.float32)
-    signals = torch.from_numpy(np.ascontiguousarray(y, np.float32))
-    columns = torch.from_numpy(np.ascontiguousarray(atoms, np.float32)).T
+    columns = _aligned(atoms).T
     height = max(1, TILE_VALUES // m)
     share_threads()
     with torch.inference_mode():
         for start in range(0, len(y), height):
-            correlations = torch.mm(signals[start : start + height], columns).numpy()
+            correlations = torch.mm(_aligned(y[start : start + height]), columns).numpy()
             tile = indices[start : start + height], values[start : start + height]
             _pursue(correlations, inner, k, sign == "split", *tile)
     return indices, values
+
+
+def _aligned(rows: Float32[np.ndarray, "row feature"]) -> Tensor:
+    """Return a copy in memory of torch's own, whose alignment is fixed: the last bits of products depend on it."""
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def _pursue(correlations: np.ndarray, gram: np.ndarray, k: int, signed: bool, *tile: np.ndarray) -> None:

@@ -57,6 +57,8 @@ OWN_SPACE: Final = 0.9999
 """Share of the squared length of image features that spans their own space."""
 FAITHFUL: Final = 3
 """A recruited atom is drawn among so many for each affected class, those that the dictionary measures best."""
+TRIED: Final = 48
+"""Atoms that are tried out, those to which their own encoder row answers most like 1."""
 SAMPLED_TOKENS: Final = 512
 """Tokens on which that is found out."""
 AMPLIFIED: Final = 20
@@ -288,6 +290,8 @@ def silent_atoms(soil: Soil, length: float, most: int) -> Int64[np.ndarray, " la
         )
     tokens = soil.activations.numpy().reshape(-1, soil.dictionary.d)
     tokens = tokens[:: max(1, len(tokens) // SAMPLED_TOKENS)]
+    response = (soil.dictionary.encoder[silent] * soil.dictionary.atoms[silent]).sum(axis=1)
+    silent = silent[np.argsort(np.abs(response - 1), kind="stable")[: max(most, TRIED)]]
     norms = np.linalg.norm(soil.dictionary.directions, axis=1)
     error = np.empty(len(silent))
     for at, latent in enumerate(silent):
