@@ -135,7 +135,13 @@ rule measure_decomposition:
         zero_shot=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", BEFORE),
         datasets=[f"{R}/datasets/{task}/card.json" for task in TASKS],
         stamp=stamp("measure_decomposition"),
-        code=code("measures/decomposition", "measures/hybrids", "measures/readout", "measures/stages/decomposition", *MEASURING),
+        code=code(
+            "measures/decomposition",
+            "measures/hybrids",
+            "measures/readout",
+            "measures/stages/decomposition",
+            *MEASURING,
+        ),
     output:
         **tables("hybrids", "decomposition"),
     log:

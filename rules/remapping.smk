@@ -182,7 +182,10 @@ rule measure_plants:
         datasets=[f"{R}/datasets/{task}/card.json" for task in PLANTED_ON],
         stamp=stamp("measure_plants"),
         code=code(
-            *(f"measures/{name}" for name in ("plants", "plant_validation", "concepts", "association", "decomposition")),
+            *(
+                f"measures/{name}"
+                for name in ("plants", "plant_validation", "concepts", "association", "decomposition")
+            ),
             *("measures/stages/plants", *EDITING),
         ),
     output:
