@@ -17,14 +17,11 @@ settings.load_profile("conceptbench")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all workflow tests, which share one run of a small experiment, to one worker; spread the others one by one.
-
-    The marker xdist_group says the same, but pytest-xdist 3.8 loses it under pytest 9.
-    """
+    """Give the workflow tests of a file, which share costly fixtures, to one worker; spread all others one by one."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneWorkflow(LoadScopeScheduling):
+    class WorkflowsByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "workflow" if nodeid.startswith("tests/workflow/") else nodeid
+            return nodeid.split("::")[0] if nodeid.startswith("tests/workflow/") else nodeid
 
-    return OneWorkflow(config, log)
+    return WorkflowsByFile(config, log)

@@ -8,7 +8,7 @@ DRAW = {
     *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
     *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
     *("draw_leaderboard", "draw_monosemanticity", "draw_pareto", "draw_stability"),
-    "draw_recovery",
+    *("draw_association", "draw_masking", "draw_recovery", "draw_remapping_scatter", "draw_shares"),
 }
 LEADERBOARD = {"measure_leaderboard", "draw_leaderboard"}
 TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds", *LEADERBOARD}
@@ -16,15 +16,18 @@ STABILITY = {"measure_stability", "draw_stability"}
 EVALUATED = {"measure_monosemanticity", "draw_monosemanticity", "measure_pareto", "draw_pareto", *STABILITY}
 LATENTS = {"measure_latents", "draw_latent_statistics", "draw_exemplars"}
 ACCURACY = {"measure_accuracy", "draw_accuracy"}
-OVERLAP = {"measure_overlap", "draw_overlap"}
+OVERLAP = {"measure_overlap", "draw_overlap", "draw_remapping_scatter"}
 DECOMPOSITION = {"measure_decomposition", "draw_decomposition"}
-ADAPTED = {"adapt", "record_adapted", "encode_adapted", *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
+REMAPPING = {"measure_association", "draw_association", "measure_concepts", "draw_shares"}
+REMAPPING |= {"measure_masking", "draw_masking", "measure_validity"}
+ADAPTED = {"adapt", "record_adapted", "encode_adapted", "learn_adapted", *ACCURACY, *OVERLAP, *DECOMPOSITION, *REMAPPING}
+ADAPTED |= {"collect_metrics"}
 LEARNT = {"learn_dictionaries", "measure_dictionaries", "encode_codes", "encode_adapted"}
-LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "collect_metrics"}
+LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "learn_adapted", *REMAPPING, "collect_metrics"}
 RECOVERY = {"measure_recovery", "draw_recovery"}
 SYNTHETIC = {"learn_synthetic", *RECOVERY, "collect_metrics"}
 UNCERTAIN = {"measure_backbones", "draw_zero_shot", *TRUTH, *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
-UNCERTAIN |= RECOVERY
+UNCERTAIN |= {*RECOVERY, *REMAPPING}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

@@ -18,11 +18,14 @@ TABLES = {
     *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
     *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
     *("truth_permutation", "truth_summary"),
+    *("association", "association_agreement", "concepts", "masking", "masking_balance", "masking_contrasts"),
+    *("remapping", "validity"),
 }
 FIGURES = {
     *("accuracy", "decomposition", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),
     *("leaderboard", "monosemanticity", "pareto", "stability"),
-    *("named_kinds", "overlap", "runtime", "zero_shot"),
+    *("named_kinds", "overlap", "recovery", "runtime", "zero_shot"),
+    *("association", "masking", "remapping_scatter", "shares"),
 }
 METRICS = [
     r"backbones\.clip-tiny\.zero_shot\.(shape|colour|fill|background)",
