@@ -50,9 +50,9 @@ rule measure_masking:
         ),
         datasets=[f"{R}/datasets/{task}/card.json" for task in TASKS],
         stamp=stamp("measure_masking"),
-        code=code("measures/masking", "measures/stages/masking", *EDITING),
+        code=code("measures/masking", "measures/masking_changes", "measures/stages/masking", *EDITING),
     output:
-        **tables("masking", "masking_contrasts", "masking_balance"),
+        **tables("masking", "masking_contrasts", "masking_balance", "masking_changes"),
     log:
         f"{R}/logs/measure_masking.log",
     benchmark:

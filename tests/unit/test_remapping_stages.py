@@ -82,7 +82,25 @@ def test_masking_gives_every_curve_its_controls() -> None:
     assert whole.loc[("true", "off", 0), "estimate"].eq(0).all()
     hit = tables["masking_balance"].set_index(["model", "dense", "selection", "k", "outcome"])["estimate"]
     assert hit["moved", "kept", "true", 5, "active_latents"] == hit["moved", "kept", "matched", 5, "active_latents"]
-    assert set(tables["masking_contrasts"]["selection"]) >= {"true-matched", "true-predicted"}
+    assert set(tables["masking_contrasts"]["selection"]) >= {"true-matched", "true-predicted", "true-random"}
+
+
+def test_masking_changes_are_differences_of_the_curves() -> None:
+    tables = measure_masking("noise", BACKBONE, DATASET, ADAPTERS, DICTIONARIES, SPEC)  # type: ignore[arg-type]
+    keys = ["model", "selected_by", "edit", "dense", "selection", "direction", "k"]
+    curves, changes = (tables[name][tables[name]["outcome"] == "accuracy"] for name in ("masking", "masking_changes"))
+    curve, change = curves.set_index(keys)["estimate"], changes.set_index([*keys, "against"])["estimate"]
+    assert change.index.is_unique and set(tables["masking_changes"]["outcome"]) == {"accuracy", "log_likelihood"}
+    view = ("moved", "moved", "replace", "kept", "true", "off")
+    unedited = curve[("moved", "moved", "keep-error", "kept", "true", "off", 0)]
+    assert change[(*view, 5, "start")] == pytest.approx(curve[(*view, 5)] - curve[(*view, 0)])
+    assert change[(*view, 5, "unedited")] == pytest.approx(curve[(*view, 5)] - unedited)
+    other = ("zero-shot", "zero-shot", *view[2:])
+    assert change[(*view, 5, "zero-shot")] == pytest.approx(curve[(*view, 5)] - curve[(*other, 5)])
+    crossed = ("moved", "zero-shot", *view[2:])
+    assert change[(*crossed, 5, "own-ranking")] == pytest.approx(curve[(*crossed, 5)] - curve[(*view, 5)])
+    assert (change.xs("start", level="against").xs(("off", 0), level=("direction", "k")) == 0).all()
+    assert "unedited" not in set(changes.loc[changes["edit"] == "keep-error", "against"])
 
 
 def test_concepts_give_all_sets_controls_and_metrics() -> None:

@@ -46,7 +46,10 @@ SELECTIONS: Final = ("true", "predicted", "wrong", "dataset", "matched", "random
 DIRECTIONS: Final = ("on", "off")
 BALANCE: Final = ("active_latents", "mass_share", "frequency")
 PCA: Final = "pca"
-CONTRASTS: Final = (("true", "matched"), ("true", "predicted"), ("true", "wrong"), ("predicted", "matched"))
+CONTRASTS: Final = (
+    *(("true", "matched"), ("true", "predicted"), ("true", "wrong"), ("true", "random")),
+    ("predicted", "matched"),
+)
 """Pairs of rankings whose difference is reported: beyond the control, and what knowing the answer adds."""
 
 

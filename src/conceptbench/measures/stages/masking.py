@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -28,6 +28,7 @@ from conceptbench.measures.masking import (
     masking_curves,
     pca_curves,
 )
+from conceptbench.measures.masking_changes import CHANGED, less, minus, plain_outcomes
 from conceptbench.measures.matched import active_latents
 from conceptbench.measures.readout import targets_of
 from conceptbench.measures.selection import Dense, Selected, select_on
@@ -43,7 +44,7 @@ from conceptbench.measures.stages.models import (
 )
 from conceptbench.seeds import rng
 
-TABLES = ("masking", "masking_contrasts", "masking_balance")
+TABLES = ("masking", "masking_contrasts", "masking_balance", "masking_changes")
 CROSSED = ("true", "dataset")
 """Rankings that are also taken from the other model: selection by one backbone, inference by the other."""
 Found = dict[tuple[str, str], Outcomes]
@@ -67,7 +68,7 @@ def measure_masking(
     dictionaries: Mapping[int, Dictionary],
     spec: Mapping[str, Any],
 ) -> dict[str, pd.DataFrame]:
-    """Tables ``masking``, ``masking_contrasts`` and ``masking_balance`` of one task (docs/method.md).
+    """Tables ``masking``, ``masking_contrasts``, ``masking_balance``, ``masking_changes`` of a task (docs/method.md).
 
     Args:
         adapters: model (zero-shot first, then methods) -> seed -> adapter. dictionaries: seed -> dictionary.
@@ -76,47 +77,68 @@ def measure_masking(
     images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
     found: dict[View, list[Found]] = {}
     hits: dict[tuple[str, str], list[Found]] = {}
+    plain: dict[str, list[Outcomes]] = {}
     ks = k_grid(options["k"], next(iter(dictionaries.values())).width)
     for seed, dictionary in dictionaries.items():
         models = {
             name: run_model(backbone, of_seed[seed], dataset, images, spec["block"], dictionary)
             for name, of_seed in adapters.items()
         }
-        for name in models:
+        for name, model in models.items():
+            plain.setdefault(name, []).append(plain_outcomes(model.readout, model.activations[SPLIT_B]))
             for dense in options["dense"]:
                 stream = rng(spec["seed"], "masking", task, name, dense, seed)
                 curves, hit = _mask(models, name, dictionary, ks, dense, spec, stream)
                 for view, of_view in curves.items():
                     found.setdefault(view, []).append(of_view)
                 hits.setdefault((name, dense), []).append(hit)
-    curves_of = [
-        Curves(
-            heading(images, model=view.model, selected_by=view.selected_by) | {"edit": view.edit, "dense": view.dense},
-            tuple(of_seed),
-        )
-        for view, of_seed in found.items()
-    ]
+    curves_of = [Curves(_heading(images, view), tuple(of_seed)) for view, of_seed in found.items()]
     hit_of = [
         Curves(heading(images, model=name) | {"dense": dense}, tuple(of_seed))
         for (name, dense), of_seed in hits.items()
     ]
     targets = targets_of(dataset, images.rows[SPLIT_B], images.candidates)
-    return _tables(images, curves_of, hit_of, ks, targets, spec)
+    return _tables(images, curves_of, hit_of, _changes(images, found, plain), ks, targets, spec)
+
+
+def _heading(images: Images, view: View) -> dict[str, Any]:
+    names = heading(images, model=view.model, selected_by=view.selected_by)
+    return names | {"edit": view.edit, "dense": view.dense}
+
+
+def _changes(images: Images, found: Mapping[View, list[Found]], plain: Mapping[str, list[Outcomes]]) -> list[Curves]:
+    """Every view less its own start, less the unedited model, less another ranking or less zero-shot."""
+    out = []
+    for view, of_seed in found.items():
+        against = {"start": [less(mine) for mine in of_seed]}
+        if view.edit != "keep-error":
+            against["unedited"] = [less(mine, of) for mine, of in zip(of_seed, plain[view.model], strict=True)]
+        own = replace(view, selected_by=view.model)
+        if own != view:
+            against["own-ranking"] = [minus(*pair) for pair in zip(of_seed, found[own], strict=True)]
+        elif view.model != ZERO_SHOT:
+            other = replace(view, model=ZERO_SHOT, selected_by=ZERO_SHOT)
+            against[ZERO_SHOT] = [minus(*pair) for pair in zip(of_seed, found[other], strict=True)]
+        for name, values in against.items():
+            out.append(Curves(_heading(images, view) | {"against": name}, tuple(values)))
+    return out
 
 
 def _tables(
     images: Images,
     curves: list[Curves],
     hit: list[Curves],
+    changes: list[Curves],
     ks: np.ndarray,
     targets: np.ndarray,
     spec: Mapping[str, Any],
 ) -> dict[str, pd.DataFrame]:
-    """The three tables, each with its own stream of resamples."""
+    """The four tables, each with its own stream of resamples."""
     parts = {
         "masking": (curves, OUTCOMES),
         "masking_contrasts": ([c for c in map(contrasts, curves) if c.of_seed[0]], OUTCOMES),
         "masking_balance": (hit, BALANCE),
+        "masking_changes": (changes, CHANGED),
     }
     return {
         name: curve_table(group, names, ks, targets, rng(spec["seed"], name, images.task), spec["resamples"])
