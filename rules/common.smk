@@ -150,6 +150,11 @@ def per_task(template, methods):
     return [template.format(task=task, method=method) for task in TASKS for method in methods]
 
 
+def chosen(section):
+    """The adaptations that a measure takes: those it names, or all that change the image tower."""
+    return MOVING if section is None or section.methods is None else list(section.methods)
+
+
 def figure(name, category, subcategory=""):
     """The files of a figure; the picture goes into the report."""
     picture = report(

@@ -5,12 +5,6 @@ CONCEPTS = bool(TASKS and BEFORE and CONFIG.measures.concepts)
 PLANTED = bool(TASKS and BEFORE and CONFIG.measures.plants)
 PLANTED_ON = [CONFIG.measures.plants.task or TASKS[0]] if PLANTED else []
 
-
-def chosen(section):
-    """The adaptations that a measure takes: those it names, or all that change the image tower."""
-    return MOVING if section is None or section.methods is None else list(section.methods)
-
-
 CHANGED = chosen(CONFIG.measures.concepts) if CONCEPTS else []
 """Adaptations whose concepts are compared with those of zero-shot."""
 RELEARNT = [name for name in CHANGED if name in CONFIG.measures.concepts.relearn]

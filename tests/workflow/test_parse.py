@@ -24,7 +24,7 @@ print("cpu seconds:", used.ru_utime + used.ru_stime)
 
 ALLOWED_LINTS = (
     r"Specify a conda environment or container for each rule\.",
-    r"Param (codes|datasets) is a prefix of input or output file but hardcoded",
+    r"Param (activations|codes|datasets|results) is a prefix of input or output file but hardcoded",
 )
 """Explained in docs/workflow.md."""
 
