@@ -16,4 +16,5 @@ with job(snakemake) as spec:
         spec["blocks"],
         Path(snakemake.output.manifest).parent,
         work=Path(snakemake.params.work),
+        precision=spec.get("precision", "float32"),
     )

@@ -22,7 +22,8 @@ with job(snakemake) as spec:
         context = RecordingContext(f"{spec['method']}/seed{seed}", digest, partial(adapter.image_context, backbone))
         place = out / f"seed{seed}"
         work = Path(snakemake.params.work) / f"seed{seed}"
-        record(backbone, dataset, [spec["block"]], place, work=work, rows=dataset.rows("test"), context=context)
+        options = {"rows": dataset.rows("test"), "context": context, "precision": spec.get("precision", "float32")}
+        record(backbone, dataset, [spec["block"]], place, work=work, **options)
         files[f"seed{seed}"] = place / "manifest.json"
     write_manifest(
         snakemake.output.manifest, outputs=files, inputs={"adapters": Path(snakemake.input.adapters)}, spec=spec

@@ -2,14 +2,18 @@
 
 from conceptbench.activations.record import record
 from conceptbench.activations.request import ImageSource, RecordingContext, TokenModel
+from conceptbench.activations.scatter import Part, gather, record_part
 from conceptbench.activations.store import ActivationStore, find_problems, verify
 
 __all__ = [
     "ActivationStore",
     "ImageSource",
+    "Part",
     "RecordingContext",
     "TokenModel",
     "find_problems",
+    "gather",
     "record",
+    "record_part",
     "verify",
 ]

@@ -84,7 +84,7 @@ def run(
     todo = sum(batch.stop - batch.start for batch in plan)
     writes: deque[Future[None]] = deque()
     installed = context.install() if context else nullcontext()
-    bar = tqdm(total=spec.n_images, initial=spec.n_images - todo, unit=" images", disable=not progress, desc="record")
+    bar = tqdm(total=folder.images, initial=folder.images - todo, unit=" images", disable=not progress, desc="record")
     with bar, ThreadPoolExecutor(workers) as loaders, ThreadPoolExecutor(1) as writer, installed, torch.no_grad():
         try:
             for batch, pixels in _prefetch(loaders, plan, backbone, dataset, ids, clock, workers):
@@ -138,7 +138,10 @@ def _load(backbone: TokenModel, dataset: ImageSource, rows: RowIds) -> Tensor:
 def _forward(backbone: TokenModel, pixels: Tensor, spec: StoreSpec) -> dict[int, Tensor]:
     """Tokens of every block, without those an adaptation appended; waits for a GPU to finish."""
     device = torch.device(backbone.device)
-    found = backbone.tokens(pixels.to(device), spec.blocks)
+    precision = dict(spec.execution).get("precision")
+    mixed = torch.autocast(device.type, getattr(torch, precision)) if precision else nullcontext()
+    with mixed:
+        found = backbone.tokens(pixels.to(device), spec.blocks)
     for block in spec.blocks:
         shape = tuple(found[block].shape)
         if shape[0] != len(pixels) or shape[1] < spec.n_tokens or shape[2] != spec.width:

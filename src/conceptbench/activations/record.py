@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from conceptbench.activations.layout import MANIFEST, STORE, Dtype, StoreSpec, array_name
+from conceptbench.activations.finishing import was_moved_before, write_store_manifest
+from conceptbench.activations.layout import MANIFEST, Dtype, StoreSpec, array_name
 from conceptbench.activations.pipeline import Clock, run
-from conceptbench.activations.request import ImageSource, RecordingContext, RowIds, TokenModel, make_spec
+from conceptbench.activations.request import ImageSource, Precision, RecordingContext, RowIds, TokenModel, make_spec
 from conceptbench.activations.shards import find_damage
 from conceptbench.activations.write import WorkFolder, publish, require_one_disk
 from conceptbench.errors import ConceptBenchError
-from conceptbench.provenance import write_manifest
 from conceptbench.tables import read_json
 
 SHARD_IMAGES: Final = 512
@@ -32,6 +32,7 @@ def record(
     batch_size: int = 256,
     dtype: Dtype = "float16",
     context: RecordingContext | None = None,
+    precision: Precision = "float32",
     progress: bool = True,
     shard_images: int = SHARD_IMAGES,
     workers: int = 1,
@@ -49,6 +50,7 @@ def record(
         batch_size: images in one forward pass.
         dtype: float16, or float32 for activations beyond 65,504.
         context: an adaptation to install while recording.
+        precision: number format of the products of the forward pass on a GPU; a CPU always computes in float32.
         progress: show a bar with images/s and the closing figures on standard error.
         shard_images: upper bound of the images in one shard.
         workers: threads that load and preprocess images.
@@ -61,11 +63,11 @@ def record(
             the dtype (image and block are named), a full disk, or a written shard that does not verify.
     """
     out, work = Path(out), Path(work)
-    spec = make_spec(backbone, dataset, blocks, rows, batch_size, dtype, context, shard_images)
+    spec = make_spec(backbone, dataset, blocks, rows, batch_size, dtype, context, shard_images, precision)
     clock = Clock()
     with clock.measure("total"):
         require_one_disk(work, out)
-        if _moved_before(work, out, spec):
+        if was_moved_before(work, out, spec):
             publish(work, out)
             return dict(read_json(out / MANIFEST))
         folder = WorkFolder(work, spec)
@@ -73,25 +75,11 @@ def record(
         resumed = len(folder.shards)
         run(backbone, dataset, folder, batch_size, context, clock, progress, workers)
         _verify_shards(folder)
-    manifest = _write_manifest(folder, clock, resumed)
+    manifest = write_store_manifest(folder, clock.seconds, resumed)
     publish(work, out)
     if progress:
         print(_closing_line(spec, manifest), file=sys.stderr)
     return manifest
-
-
-def _moved_before(work: Path, out: Path, spec: StoreSpec) -> bool:
-    """Whether a kill came between the two renames of `publish`: the store in place, its manifest still at work."""
-    if (work / STORE).exists() or not (work / MANIFEST).is_file() or (out / MANIFEST).exists():
-        return False
-    manifest = read_json(work / MANIFEST)
-    if manifest.get("spec_digest") != spec.digest:
-        return False
-    return not any(
-        find_damage(out / STORE, spec, block, entry["shard"], sha256=entry["sha256"])
-        for block in spec.blocks
-        for entry in manifest["shards"][array_name(block)]
-    )
 
 
 def _verify_shards(folder: WorkFolder) -> None:
@@ -103,31 +91,6 @@ def _verify_shards(folder: WorkFolder) -> None:
             damage = find_damage(folder.store, spec, block, shard, sha256=expected)
             if damage:
                 raise ConceptBenchError(f"Just written, {damage}; check the disk of {folder.folder} and run again.")
-
-
-def _write_manifest(folder: WorkFolder, clock: Clock, resumed: int) -> dict[str, Any]:
-    spec, shards = folder.spec, folder.shards
-    seconds = {name: round(value, 3) for name, value in clock.seconds.items()}
-    listed = {
-        array_name(block): [
-            {"shard": shard, "images": list(spec.bounds(shard)), **shards[shard]["files"][array_name(block)]}
-            for shard in range(spec.n_shards)
-        ]
-        for block in spec.blocks
-    }
-    return write_manifest(
-        folder.folder / MANIFEST,
-        outputs={},
-        inputs={},
-        spec=spec.to_json(),
-        extra={
-            "shape": list(spec.shape),
-            "shards": listed,
-            "resumed_shards": resumed,
-            "seconds": seconds,
-            "forward_share": round(seconds["forward"] / seconds["total"], 4) if seconds["forward"] else None,
-        },
-    )
 
 
 def _closing_line(spec: StoreSpec, manifest: Mapping[str, Any]) -> str:

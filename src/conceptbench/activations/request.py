@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from conceptbench.activations.layout import DTYPES, Dtype, StoreSpec, balanced_s
 from conceptbench.errors import ConceptBenchError
 
 RowIds = np.ndarray[Any, np.dtype[np.int64]]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Number format of the products of a forward pass."""
 
 
 class TokenModel(Protocol):
@@ -106,6 +109,7 @@ def make_spec(
     dtype: Dtype,
     context: RecordingContext | None,
     shard_images: int,
+    precision: Precision = "float32",
 ) -> StoreSpec:
     """Check a request and turn it into the specification of its store.
 
@@ -116,6 +120,8 @@ def make_spec(
     ids = np.arange(available) if rows is None else np.asarray(rows, dtype=np.int64).reshape(-1)
     _check_request(backbone, dataset.name, available, blocks, ids, dtype, min(batch_size, shard_images))
     device = torch.device(backbone.device).type
+    mixed = {"precision": precision} if device == "cuda" and precision != "float32" else {}
+    execution = {"batch_size": str(batch_size), "device": device, **mixed, "torch": torch.__version__}
     return StoreSpec(
         backbone=backbone.name,
         backbone_digest=backbone.digest,
@@ -132,7 +138,7 @@ def make_spec(
         shard_images=balanced_shard(len(ids), shard_images),
         image_size=backbone.image_size,
         preprocessing=tuple(sorted((name, str(value)) for name, value in backbone.preprocess_config.items())),
-        execution=(("batch_size", str(batch_size)), ("device", device), ("torch", torch.__version__)),
+        execution=tuple(execution.items()),
     )
 
 

@@ -8,14 +8,14 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from conceptbench.activations.layout import MANIFEST, STORE, StoreSpec, array_name
+from conceptbench.activations.layout import MANIFEST, STORE, StoreSpec, array_name, shard_path
 from conceptbench.activations.shards import ShardWriter, Values, find_damage, sync_folder
 from conceptbench.errors import ConceptBenchError
 from conceptbench.provenance import library_versions
@@ -30,10 +30,14 @@ logger = logging.getLogger(__name__)
 class WorkFolder:
     """Shards under construction. One recording at a time may use a work folder."""
 
-    def __init__(self, folder: Path, spec: StoreSpec) -> None:
-        """Open the folder, keeping finished shards of an equal specification and discarding everything else."""
+    def __init__(self, folder: Path, spec: StoreSpec, assigned: Sequence[int] | None = None) -> None:
+        """Open the folder, keeping finished shards of an equal specification and discarding everything else.
+
+        `assigned` are the shards that are to be recorded here; all of them by default.
+        """
         self.folder = folder
         self.spec = spec
+        self.assigned = range(spec.n_shards) if assigned is None else assigned
         self.store = folder / STORE
         self.shards: dict[int, dict[str, Any]] = {}
         """Finished shards: for each, sha256 and bytes of its files by block."""
@@ -79,8 +83,14 @@ class WorkFolder:
         return True
 
     def missing(self) -> list[int]:
-        """Shards that are still to be recorded, in order."""
-        return [shard for shard in range(self.spec.n_shards) if shard not in self.shards]
+        """Shards that are still to be recorded here, in order."""
+        return [shard for shard in self.assigned if shard not in self.shards]
+
+    @property
+    def images(self) -> int:
+        """Images of the shards that are to be recorded here."""
+        bounds = [self.spec.bounds(shard) for shard in self.assigned]
+        return sum(stop - start for start, stop in bounds)
 
     def require_space(self) -> None:
         """Refuse to start when the missing shards cannot fit.
@@ -124,6 +134,29 @@ class WorkFolder:
         self.shards[shard] = {"files": files}
         self._write_journal()
 
+    def adopt(self, shard: int, entry: Mapping[str, Any], places: Sequence[Path]) -> str | None:
+        """Move a shard that was recorded elsewhere here and enter it in the journal; return what hinders it, or None.
+
+        Args:
+            shard: the shard.
+            entry: sha256 and bytes of its files by block, as a journal has them.
+            places: stores in which its files may lie, on this file system; after a kill some lie here already.
+        """
+        for block in self.spec.blocks:
+            expected, target = entry["files"].get(array_name(block), {}).get("sha256", ""), self.store
+            found = [find_damage(place, self.spec, block, shard, sha256=expected) for place in (*places, target)]
+            if all(found):
+                return found[0]
+            source = (*places, target)[found.index(None)]
+            if source != target:
+                path = shard_path(target, block, shard)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shard_path(source, block, shard).rename(path)
+                sync_folder(path.parent)
+        self.shards[shard] = dict(entry)
+        self._write_journal()
+        return None
+
     def discard_open(self) -> None:
         """Remove the files of an unfinished shard, so that they do not hold space."""
         for writer in self._writers.values():
@@ -131,7 +164,7 @@ class WorkFolder:
         self._writers = {}
 
     def _refused(self, error: OSError) -> ConceptBenchError:
-        done, total = len(self.shards), self.spec.n_shards
+        done, total = len(self.shards), len(self.assigned)
         reason = "is full" if error.errno in _FULL else f"refused to write ({error.strerror or error})"
         needed = (total - done) * len(self.spec.blocks) * self.spec.shard_bytes / 1e9
         return ConceptBenchError(

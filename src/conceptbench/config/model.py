@@ -17,6 +17,7 @@ from conceptbench.config.dictionaries import Dictionaries
 from conceptbench.config.kinds import Kinds
 from conceptbench.config.measures import Figures, Measures
 from conceptbench.config.names import nearest
+from conceptbench.config.recording import Record
 from conceptbench.config.sections import Index, Indices, Name, Section
 from conceptbench.config.synthetic import Synthetic, swept_methods
 
@@ -42,6 +43,8 @@ class Config(Section):
     """Backbones by name."""
     hooks: Annotated[dict[Name, Indices], Field(min_length=1)]
     """Blocks (0-based) of each backbone whose output is recorded."""
+    record: Record = Record()
+    """How activations are recorded."""
     dictionaries: Dictionaries
     """Sparse dictionaries."""
     synthetic: Synthetic = Synthetic()

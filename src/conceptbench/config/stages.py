@@ -45,7 +45,12 @@ def _backbone(config: Config, *, backbone: str) -> Spec:
 
 
 def _record_activations(config: Config, *, backbone: str, dataset: str) -> Spec:
-    return {"backbone": backbone, "dataset": dataset, "blocks": list(config.hooks[backbone])}
+    return {"backbone": backbone, "dataset": dataset, "blocks": list(config.hooks[backbone]), **_precision(config)}
+
+
+def _precision(config: Config) -> Spec:
+    """Return the number format of recordings where it is not the usual one; the number of jobs affects no result."""
+    return {"precision": config.record.precision} if config.record.precision != "float32" else {}
 
 
 def _dictionary_grid(config: Config, backbone: str) -> Spec:
@@ -136,7 +141,7 @@ def _adapted(config: Config, task: str, method: str) -> Spec:
 
 
 def _record_adapted(config: Config, *, task: str, method: str) -> Spec:
-    return _adapted(config, task, method)
+    return {**_adapted(config, task, method), **_precision(config)}
 
 
 def _encode_adapted(config: Config, *, task: str, method: str) -> Spec:
