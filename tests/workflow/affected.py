@@ -11,7 +11,9 @@ DRAW = {
     *("draw_association", "draw_masking", "draw_recovery", "draw_remapping_scatter", "draw_shares"),
 }
 LEADERBOARD = {"measure_leaderboard", "draw_leaderboard"}
-TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", "draw_named_kinds", *LEADERBOARD}
+TRUTH = {"measure_truth", "draw_factor_recovery", "draw_factor_values", *LEADERBOARD}
+KINDS = {"measure_kinds", "draw_named_kinds"}
+OUTPUTS = {"learn_output_dictionaries", *KINDS, "collect_metrics"}
 STABILITY = {"measure_stability", "draw_stability"}
 EVALUATED = {"measure_monosemanticity", "draw_monosemanticity", "measure_pareto", "draw_pareto", *STABILITY}
 LATENTS = {"measure_latents", "draw_latent_statistics", "draw_exemplars"}
@@ -27,7 +29,7 @@ LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "learn_adapted", *REMAPPING, 
 RECOVERY = {"measure_recovery", "draw_recovery"}
 SYNTHETIC = {"learn_synthetic", *RECOVERY, "collect_metrics"}
 UNCERTAIN = {"measure_backbones", "draw_zero_shot", *TRUTH, *ACCURACY, *OVERLAP, *DECOMPOSITION, "collect_metrics"}
-UNCERTAIN |= {*RECOVERY, *REMAPPING}
+UNCERTAIN |= {*KINDS, *RECOVERY, *REMAPPING}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Bad input ends in one sentence that names the remedy, a failed exit, and nothing half-written."""
 
+import json
 import shutil
 from typing import Any
 
@@ -51,4 +52,17 @@ def test_store_of_another_backbone(workspace: Workspace) -> None:
     done = workspace.snakemake(target, "--allowed-rules", "encode_codes", check=False)
     assert_refused(done, "Error in rule encode_codes:")
     assert "clip-tiny" in done.stdout
+    assert not list(codes.rglob("*.safetensors"))
+
+
+def test_store_of_a_backbone_of_the_same_name_with_other_weights(workspace: Workspace) -> None:
+    """As when a store was copied from another experiment: the name is right, the weights are not those of the card."""
+    card = workspace.results / "backbones" / "random-local" / "card.json"
+    codes = workspace.results / "codes" / "random-local"
+    recorded = json.loads(card.read_text())["digest"]
+    card.write_text(json.dumps({**json.loads(card.read_text()), "digest": "0" * 64}))
+    shutil.rmtree(codes)
+    target = "results/smoke/codes/random-local/scenes/manifest.json"
+    done = workspace.snakemake(target, "--allowed-rules", "encode_codes", check=False)
+    assert_refused(done, f"was recorded with backbone_digest '{recorded}' but '{'0' * 64}' is needed; record it again")
     assert not list(codes.rglob("*.safetensors"))

@@ -14,6 +14,7 @@ from .affected import (
     LAST,
     LATENTS,
     LEARNT,
+    OUTPUTS,
     OVERLAP,
     STABILITY,
     SYNTHETIC,
@@ -37,7 +38,10 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
         {"prepare_dataset", "record_activations", "encode_codes", *LATENTS, *ADAPTED},
     ),
     "synthetic.tokens": (9000, SYNTHETIC),
-    "seeds": ([0], LEARNT - STABILITY | SYNTHETIC | ADAPTED | UNCERTAIN - {"measure_backbones", "draw_zero_shot"}),
+    "seeds": (
+        [0],
+        LEARNT - STABILITY | OUTPUTS | SYNTHETIC | ADAPTED | UNCERTAIN - {"measure_backbones", "draw_zero_shot"},
+    ),
     "device": ("cpu", set()),
 }
 
@@ -87,7 +91,7 @@ def test_code_counts_by_content_not_by_time(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("dictionaries/topk.py", LEARNT | SYNTHETIC | LAST),
+        ("dictionaries/topk.py", LEARNT | OUTPUTS | SYNTHETIC | LAST),
         ("adaptation/maple.py", ADAPTED | LAST),
         ("figures/accuracy.py", {"draw_accuracy"} | LAST),
         ("figures/style.py", DRAW | LAST),
