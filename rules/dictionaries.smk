@@ -3,6 +3,7 @@
 
 rule learn_dictionaries:
     input:
+        backbone=f"{R}/backbones/{{backbone}}/card.json",
         activations=f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json",
         dataset=f"{R}/datasets/{CONFIG.dictionaries.train_on}/card.json",
         stamp=stamps("learn_dictionaries", backbone=CONFIG.hooks),
@@ -25,6 +26,7 @@ rule learn_dictionaries:
 
 rule encode_codes:
     input:
+        backbone=f"{R}/backbones/{{backbone}}/card.json",
         activations=f"{R}/activations/{{backbone}}/{{dataset}}/manifest.json",
         dictionaries=f"{R}/dictionaries/{{backbone}}/manifest.json",
         dataset=f"{R}/datasets/{{dataset}}/card.json",

@@ -8,13 +8,15 @@ from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
 from conceptbench.dictionaries import Codes, load_dictionary
 from conceptbench.provenance import write_manifest
+from conceptbench.tables import read_json
 
 IMAGES = 512
 
 with job(snakemake) as spec:
     place = device(snakemake)
     dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
-    expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
+    weights = read_json(Path(snakemake.input.backbone)).get("digest")
+    expected = {"backbone": spec["backbone"], "backbone_digest": weights, "dataset_digest": dataset.digest}
     store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     rows = [row for split in spec["splits"] if split in dataset.card["splits"] for row in dataset.rows(split)]
     learnt, out, files = Path(snakemake.input.dictionaries).parent, Path(snakemake.output.manifest).parent, {}

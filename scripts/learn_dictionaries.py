@@ -12,12 +12,14 @@ from conceptbench.data import open_dataset
 from conceptbench.dictionaries import CheckpointPolicy, learn_many, specify
 from conceptbench.provenance import write_manifest
 from conceptbench.seeds import rng
+from conceptbench.tables import read_json
 
 BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 
 with job(snakemake) as spec:
     dataset = open_dataset(Path(snakemake.input.dataset).parent, data_root(snakemake))
-    expected = {"backbone": spec["backbone"], "dataset_digest": dataset.digest}
+    weights = read_json(Path(snakemake.input.backbone)).get("digest")
+    expected = {"backbone": spec["backbone"], "backbone_digest": weights, "dataset_digest": dataset.digest}
     store = ActivationStore.open(Path(snakemake.input.activations).parent, expected)
     methods = [specify(name=name, **options) for name, options in spec["methods"].items()]
     rows = dataset.sample("train", spec["images"], spec["seed"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from _job import job
 
+from conceptbench.backbones import seal_backbone
 from conceptbench.backbones.shipped import provide_trained
 
 with job(snakemake) as spec:
@@ -15,3 +16,4 @@ with job(snakemake) as spec:
         seed=spec["seed"],
         images=spec["images"],
     )
+    seal_backbone(Path(snakemake.output.card).parent)

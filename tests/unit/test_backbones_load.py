@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from conceptbench.backbones import load_backbone, write_vocabulary
 from conceptbench.backbones.folder import save_backbone_folder
-from conceptbench.backbones.load import export_backbone
+from conceptbench.backbones.load import export_backbone, seal_backbone
 from conceptbench.errors import ConceptBenchError
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -81,6 +81,17 @@ def test_export_keeps_the_digest(folder: Path, tmp_path: Path) -> None:
     export_backbone(backbone, tmp_path / "copy", {"origin": "here"})
     assert load_backbone(tmp_path / "copy").digest == backbone.digest
     assert json.loads((tmp_path / "copy/card.json").read_text())["origin"] == "here"
+
+
+def test_a_sealed_folder_names_its_digest_and_refuses_other_weights(folder: Path, tmp_path: Path) -> None:
+    digest = seal_backbone(folder)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["digest"] == digest == load_backbone(folder).digest
+    export_backbone(load_backbone(folder), tmp_path / "copy")
+    assert json.loads((tmp_path / "copy/card.json").read_text())["digest"] == digest
+    change_weights(folder, logit_scale=torch.tensor(1.0))
+    with pytest.raises(ConceptBenchError, match=rf"not the weights.* of card.json \(digest {digest[:12]}, found"):
+        load_backbone(folder)
 
 
 def test_options_without_a_meaning_are_errors(folder: Path) -> None:

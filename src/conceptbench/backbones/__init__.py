@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conceptbench.backbones.backbone import Backbone, inference
-    from conceptbench.backbones.load import export_backbone, load_backbone
+    from conceptbench.backbones.load import export_backbone, load_backbone, seal_backbone
     from conceptbench.backbones.tokenizer import load_tokenizer, vocabulary_size, write_vocabulary
 
 _HOME = {
@@ -19,6 +19,7 @@ _HOME = {
     "inference": "backbone",
     "load_backbone": "load",
     "load_tokenizer": "tokenizer",
+    "seal_backbone": "load",
     "vocabulary_size": "tokenizer",
     "write_vocabulary": "tokenizer",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "inference",
     "load_backbone",
     "load_tokenizer",
+    "seal_backbone",
     "vocabulary_size",
     "write_vocabulary",
 ]

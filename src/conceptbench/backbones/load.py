@@ -14,6 +14,8 @@ from torch import nn
 from conceptbench.backbones import trunks  # noqa: F401  (makes timm's towers at other sizes known)
 from conceptbench.backbones.backbone import Backbone, Tokenizer
 from conceptbench.backbones.folder import (
+    CARD_FILE,
+    WEIGHTS_FILE,
     backbone_digest,
     check_folder,
     check_shapes,
@@ -24,6 +26,7 @@ from conceptbench.backbones.folder import (
 )
 from conceptbench.backbones.tokenizer import MERGES_FILE, load_tokenizer, vocabulary_size
 from conceptbench.errors import ConceptBenchError
+from conceptbench.tables import write_json
 
 LOCAL_PREFIX = "local-dir:"
 """open_clip's prefix of a folder."""
@@ -90,9 +93,10 @@ def load_hub_folder(folder: Path, repository: str, *, name: str) -> Backbone:
 def export_backbone(backbone: Backbone, folder: Path | str, card: dict[str, Any] | None = None) -> None:
     """Write a loaded backbone as a folder that `load_backbone` opens without a network, with the same digest.
 
-    `card` is added to the folder's card. A tokenizer with files of its own is saved beside the weights.
+    `card` is added to the folder's card, which names the digest. A tokenizer with files of its own is saved beside the
+    weights.
     """
-    facts = {"name": backbone.name, "text": backbone.has_text, **(card or {})}
+    facts = {"name": backbone.name, "text": backbone.has_text, **(card or {}), "digest": backbone.digest}
     if backbone.has_text and backbone.model_config["text_cfg"].get("hf_tokenizer_name"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tokenizer: Any = backbone.tokenizer
@@ -100,6 +104,18 @@ def export_backbone(backbone: Backbone, folder: Path | str, card: dict[str, Any]
     save_backbone_folder(
         folder, backbone.model, backbone.model_config, backbone.preprocess_config, facts, merges=backbone.merges
     )
+
+
+def seal_backbone(folder: Path) -> str:
+    """Enter the digest of the backbone in `folder` in its card and return it.
+
+    Users of its activations compare it with that of a store; `load_backbone` refuses other weights from then on.
+
+    Raises ConceptBenchError as `load_backbone` does.
+    """
+    digest = load_backbone(folder).digest
+    write_json({**read_card(folder), "digest": digest}, folder / CARD_FILE)
+    return digest
 
 
 def _load_folder(folder: Path, device: torch.device | str, name: str | None) -> Backbone:
@@ -116,7 +132,14 @@ def _load_folder(folder: Path, device: torch.device | str, name: str | None) -> 
     merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
     if has_text:
         _require_vocabulary(config, merges, folder)
-    return _finish(model, source, config, name or folder.resolve().name, device, has_text=has_text, merges=merges)
+    backbone = _finish(model, source, config, name or folder.resolve().name, device, has_text=has_text, merges=merges)
+    sealed = str(card.get("digest", backbone.digest))
+    if sealed != backbone.digest:
+        raise ConceptBenchError(
+            f"{folder / WEIGHTS_FILE}: these are not the weights, configuration or preprocessing of {CARD_FILE} "
+            f"(digest {sealed[:12]}, found {backbone.digest[:12]}); restore them, or make the folder again."
+        )
+    return backbone
 
 
 def _load_hub(source: str, device: torch.device | str, name: str | None) -> Backbone:
