@@ -17,8 +17,9 @@ LARGER = {
     "experiment": "killed",
     "datasets": {"scenes": {"sizes": {"train": 512, "val": 512, "test": 512}}},
     "hooks": {"clip-tiny": None},
+    "kinds": None,
     "adaptations": {"backbone": "random-local", "tasks": []},
-    "measures": {"latents_on": []},
+    "measures": {"latents_on": [], "masking": None, "concepts": None},
 }
 """A recording of several shards by the backbone that needs no training."""
 RECORDED = Path("results/killed/activations/random-local/scenes")
