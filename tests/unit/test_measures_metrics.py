@@ -29,6 +29,12 @@ def test_dictionaries_of_the_main_hook_are_named_plainly() -> None:
     assert "truth.topk@random-tiny/block4.recovered_at_0.90.low" in found
 
 
+def test_claims_that_cannot_be_tested_have_no_key() -> None:
+    verdicts = ("holds", "does not hold", "cannot be tested here")
+    table = pd.DataFrame({"claim": ["C1", "C2", "C3"], "verdict": verdicts})
+    assert collect({"claims": table}, MAIN) == {"claims.C1.holds": 1.0, "claims.C2.holds": 0.0}
+
+
 def test_values_that_do_not_exist_have_no_key() -> None:
     names = {
         "task": "flora",

@@ -20,6 +20,7 @@ TABLES = {
     *("truth_permutation", "truth_summary"),
     *("association", "association_agreement", "concepts", "masking", "masking_balance"),
     *("masking_changes", "masking_contrasts", "remapping", "validity"),
+    *("claims", "claim_parts"),
 }
 FIGURES = {
     *("accuracy", "decomposition", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),

@@ -65,6 +65,26 @@ def _measure_plants(config: Config) -> Spec:
     return {**_shared(config), "plants": _plain(config.measures.plants)}
 
 
+def _measure_claims(config: Config) -> Spec:
+    """Return what the claims are judged on; the adaptation is the one that stands for MaPLe."""
+    chosen, measures = config.adaptations, config.measures
+    options = {
+        name: {key: getattr(spec, key) for key in ("method", "width", "l1") if hasattr(spec, key)}
+        for name, spec in sorted(config.dictionaries.methods.items())
+    }
+    return {
+        "backbone": chosen.backbone,
+        "block": measures.block,
+        "dictionary": measures.dictionary,
+        "dictionaries": options,
+        "adaptation": next((name for name, spec in chosen.methods.items() if spec.method == "maple"), None),
+        "tasks": {task: config.datasets[task].kind for task in chosen.tasks},
+        "train_on": config.dictionaries.train_on,
+        "seed": config.seed,
+        "resamples": measures.resamples,
+    }
+
+
 REMAPPING_STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "measure_masking": _measure_masking,
     "measure_concepts": _measure_concepts,
@@ -72,5 +92,6 @@ REMAPPING_STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "measure_validity": _measure_validity,
     "learn_adapted": _learn_adapted,
     "measure_plants": _measure_plants,
+    "measure_claims": _measure_claims,
 }
-"""Stages of rules/remapping.smk."""
+"""Stages of rules/remapping.smk and rules/claims.smk."""

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conceptbench.measures.remapping_metrics import concept_rows, plant_rows, remapping_rows, validity_rows
+from conceptbench.measures.remapping_metrics import (
+    claim_rows,
+    concept_rows,
+    plant_rows,
+    remapping_rows,
+    validity_rows,
+)
 from conceptbench.measures.resampling import ALL_SEEDS
 
 Metrics = dict[str, float]
@@ -44,8 +50,8 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
     Uses `backbones` and `kinds_text` (backbone, statistic, estimate, low, high), `dictionaries`
     (backbone, block, dictionary, seed, fvu, l0, dead_share), `stability`, `monosemanticity_summary`, `leaderboard`,
     `truth_summary`, `truth_comparison`, `kinds`, `accuracy`,
-    `accuracy_difference`, `overlap`, `decomposition`, `concepts`, `remapping`, `plants` and
-    `validity`.
+    `accuracy_difference`, `overlap`, `decomposition`, `concepts`, `remapping`, `plants`,
+    `validity` and `claims`.
     """
     collectors: dict[str, Callable[[pd.DataFrame], Metrics]] = {
         "backbones": _backbones,
@@ -66,6 +72,7 @@ def collect(tables: Mapping[str, pd.DataFrame], main: MainHook) -> Metrics:
         "remapping": lambda table: _keyed(remapping_rows(table)),
         "plants": lambda table: _keyed(plant_rows(table)),
         "validity": lambda table: _keyed(validity_rows(table)),
+        "claims": lambda table: _keyed(claim_rows(table)),
     }
     out: Metrics = {}
     for name, collector in collectors.items():

@@ -38,6 +38,13 @@ def plant_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
         yield f"plants.{plant}.false_positive_rate", {"estimate": float(group["estimate"].max())}
 
 
+def claim_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
+    """`claims.<id>.holds`: 1 or 0; claims that cannot be tested have no key."""
+    for row in _records(table):
+        if row["verdict"] in {"holds", "does not hold"}:
+            yield f"claims.{row['claim']}.holds", {"estimate": float(row["verdict"] == "holds")}
+
+
 def validity_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
     """`validity.<method>.<task>.<statistic>.<dictionary>`: each dictionary on the adapted model."""
     for row in _records(table[table["seed"].astype(str) == ALL_SEEDS]):

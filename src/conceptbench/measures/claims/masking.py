@@ -1,0 +1,240 @@
+"""Claims about masking curves: C5 to C9 and C13, on zero-shot curves with the paper's replacing edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from conceptbench.inference import Estimate
+from conceptbench.measures.claims.verdict import (
+    POSITIVE,
+    About,
+    CannotTest,
+    Tables,
+    Verdict,
+    both,
+    difference,
+    each_task,
+    estimate_of,
+    exact,
+    find,
+    judge,
+    rows_of,
+    scaled,
+)
+
+ZERO_SHOT: Final = "zero-shot"
+POINTS: Final = "points"
+NEEDS_REPLACE: Final = "measures.masking.edits lacks replace, the paper's edit"
+FEW, MANY = 10, 100
+"""Latents removed early, and kept: the paper's values of k."""
+MOST_LOST, EARLY_LOSS, LARGEST_RISE, CHANCE_MARGIN = 5.0, 20.0, 2.0, 0.1
+INERT: Final = {"random": 0.5, "dataset": 3.0}
+SELECTION_MARGIN: Final = 1.0
+Size = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _own(model: str = ZERO_SHOT, **where: Any) -> dict[str, Any]:
+    """Rows of one model under its own rankings, replacing edit, accuracy; dense latents kept unless said."""
+    shared = {"model": model, "selected_by": model, "edit": "replace", "dense": "kept", "outcome": "accuracy"}
+    return shared | where
+
+
+def _points(table: pd.DataFrame, k: int, sign: float = 1.0, **where: Any) -> Estimate:
+    """Accuracy, or a change of it, in points."""
+    hint = f"{NEEDS_REPLACE}, or measures.masking.k lacks {k}"
+    return scaled(find(table, hint, k=k, **where), 100 * sign)
+
+
+def _replaced(curves: pd.DataFrame, task: str) -> pd.DataFrame:
+    mine = rows_of(curves, task=task, edit="replace")
+    if mine.empty:
+        raise CannotTest(NEEDS_REPLACE)
+    return mine
+
+
+def _ks(curves: pd.DataFrame, task: str) -> list[int]:
+    return sorted(int(k) for k in _replaced(curves, task)["k"].unique())
+
+
+def _setting(about: About, curves: pd.DataFrame, task: str) -> str:
+    mine = _replaced(curves, task)
+    images, width = int(mine["n"].max()), int(mine["k"].max())
+    return f"{about.place} ({width} latents), {images} test images of {task}, tokens replaced by reconstructions"
+
+
+def identity_mask(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C5: what replacing tokens by their reconstruction costs, beside principal components of equal rank."""
+    part = "loss with all latents kept"
+    learnt = tables["dictionaries"]
+    mine = (learnt["backbone"] == about.backbone) & (learnt["block"] == about.block)
+    l0 = float(learnt.loc[mine & (learnt["dictionary"] == about.dictionary), "l0"].mean())
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        changes, curves = tables["masking_changes"], tables["masking"]
+        where = _own(task=task, against="unedited")
+        lost = _points(changes, 0, -1, selection="true", direction="off", **where)
+        rank = min((k for k in _ks(curves, task) if k >= l0), default=0)
+        of_rank = _points(changes, rank, -1, selection="pca", direction="on", **where)
+        if not np.isfinite(of_rank.estimate):
+            raise CannotTest(f"tokens have fewer features than latents fire on them ({l0:.0f})")
+        spared = judge(difference(of_rank, lost), "what the components lose beyond the dictionary", POSITIVE)
+        outcome, reason = both(judge(lost, "the loss", at_most=MOST_LOST), spared)
+        kl = find(curves, NEEDS_REPLACE, k=0, selection="true", direction="off", **_own(task=task, outcome="kl"))
+        control = f"loss with {rank} principal components (L0 {l0:.1f})"
+        detail = f"KL from the unedited prediction {kl.estimate:.3f} nats"
+        setting = _setting(about, curves, task)
+        yield Verdict(part, outcome, reason, task, lost, POINTS, control, of_rank, POINTS, detail, setting)
+
+    yield from each_task(about.tasks, part, judge_task)
+
+
+def zero_mask(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C6: accuracy without any latent, beside that of the mean token."""
+    part = "accuracy with all latents removed"
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        curves, overlap = tables["masking"], tables["overlap"]
+        half = _replaced(curves, task)["half"].iloc[0]
+        named = rows_of(overlap, task=task, half=half)["label"]
+        chance = 100 / named[named >= 0].nunique()
+        where = _own(task=task, direction="on")
+        left = _points(curves, 0, selection="true", **where)
+        mean = _points(curves, 0, selection="pca", **where)
+        bounds = (chance - CHANCE_MARGIN, chance + CHANCE_MARGIN)
+        outcome, reason = both(judge(left, "accuracy", *bounds), judge(mean, "accuracy of the mean token", *bounds))
+        setting, detail = _setting(about, curves, task), f"chance {chance:.2f}"
+        control = "mean token everywhere"
+        yield Verdict(part, outcome, reason, task, left, POINTS, control, mean, POINTS, detail, setting)
+
+    yield from each_task(about.tasks, part, judge_task)
+
+
+def early_loss(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C7: what removing ten latents of the class costs, beside the matched control and another class's latents."""
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        curves, changes, contrasts = (tables[name] for name in ("masking", "masking_changes", "masking_contrasts"))
+        setting = _setting(about, curves, task)
+        for dense, name in (("kept", ""), ("filtered", ", dense latents last")):
+            for control in ("matched", "wrong") if dense == "kept" else ("matched",):
+                where = _own(task=task, direction="off", dense=dense)
+                lost = _points(changes, FEW, -1, selection="true", against="start", **where)
+                other = _points(changes, FEW, -1, selection=control, against="start", **where)
+                beyond = _points(contrasts, FEW, -1, selection=f"true-{control}", **where)
+                shown = {"matched": "matched active latents", "wrong": "latents of another class"}[control]
+                extra = judge(beyond, f"the loss beyond that of {shown}", at_least=POSITIVE)
+                outcome, reason = both(judge(lost, "the loss", at_least=EARLY_LOSS), extra)
+                part, named = f"loss with ten latents removed{name}", f"loss with {shown}"
+                yield Verdict(part, outcome, reason, task, lost, POINTS, named, other, POINTS, "", setting)
+        yield _rise(curves, task, setting)
+
+    yield from each_task(about.tasks, "loss with ten latents removed", judge_task)
+
+
+def _rise(curves: pd.DataFrame, task: str, setting: str) -> Verdict:
+    """The largest rise of accuracy from a k to any larger one; 0 for a curve that never rises."""
+    chosen = rows_of(curves, **_own(task=task, selection="true", direction="off"))
+    values = chosen.sort_values("k")["estimate"].to_numpy()
+    rise = 100 * float(np.max(np.maximum.accumulate(values[::-1])[::-1] - values, initial=0.0))
+    found = exact(rise, int(chosen["n"].max()), "the largest over all pairs of k")
+    outcome, reason = judge(found, "the largest rise along k", at_most=LARGEST_RISE)
+    return Verdict("largest rise along k", outcome, reason, task, found, POINTS, setting=setting)
+
+
+def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C8: the largest change that removing up to ten random latents, or the data set's, makes."""
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        curves, changes = tables["masking"], tables["masking_changes"]
+        where = _own(task=task, direction="off", against="start")
+        small = [k for k in _ks(curves, task) if 0 < k <= FEW]
+        if not small:
+            raise CannotTest(f"measures.masking.k has no value up to {FEW}")
+        for selection, margin in INERT.items():
+            found = {k: _points(changes, k, selection=selection, **where) for k in small}
+            k = max(found, key=lambda at: abs(found[at].estimate))
+            hit = _hits(tables["masking_balance"], task, selection, k)
+            as_many = _points(changes, k, selection="matched", **where)
+            outcome, reason = judge(found[k], "the largest change", -margin, margin)
+            shown = {"random": "random latents", "dataset": "top latents of the data set"}[selection]
+            part = f"largest change with up to {FEW} {shown} removed"
+            detail = f"k = {k}, which hits {hit:.1f} active latents of an image"
+            control, setting = f"change with {k} matched active latents", _setting(about, curves, task)
+            yield Verdict(part, outcome, reason, task, found[k], POINTS, control, as_many, POINTS, detail, setting)
+
+    yield from each_task(about.tasks, "largest change at small k", judge_task)
+
+
+def _hits(balance: pd.DataFrame, task: str, selection: str, k: int) -> float:
+    where = {"task": task, "model": ZERO_SHOT, "dense": "kept", "outcome": "active_latents"}
+    return find(balance, "measures.masking.dense lacks kept", selection=selection, direction="", k=k, **where).estimate
+
+
+def recovery(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C9: a hundred latents kept, class against random, and without the label against the matched control."""
+    pairs = (("true", "random", "own class"), ("predicted", "matched", "predicted class"))
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        curves, contrasts = tables["masking"], tables["masking_contrasts"]
+        where = _own(task=task, direction="on")
+        whole = _points(curves, max(_ks(curves, task)), selection="true", **where)
+        for one, other, shown in pairs:
+            kept = _points(curves, MANY, selection=one, **where)
+            beyond = _points(contrasts, MANY, selection=f"{one}-{other}", **where)
+            outcome, reason = judge(beyond, f"the gain over {other} latents", at_least=POSITIVE)
+            detail = f"accuracy {kept.estimate:.1f}, with all latents {whole.estimate:.1f}"
+            alone, setting = _points(curves, MANY, selection=other, **where), _setting(about, curves, task)
+            part = f"gain of {MANY} latents of the {shown} over as many {other} ones"
+            control = f"accuracy with {other} latents"
+            yield Verdict(part, outcome, reason, task, beyond, POINTS, control, alone, POINTS, detail, setting)
+
+    yield from each_task(about.tasks, f"gain with {MANY} latents kept", judge_task)
+
+
+def selecting_and_classifying(tables: Tables, about: About) -> Iterator[Verdict]:
+    """C13: what the selecting backbone changes, and what the classifying one does."""
+
+    def judge_task(task: str) -> Iterator[Verdict]:
+        changes, after = tables["masking_changes"], about.after
+        if after not in set(changes["model"]):
+            raise CannotTest(f"measures.masking.methods does not name {after}")
+        setting = _setting(about, tables["masking"], task)
+        for model, by in ((ZERO_SHOT, after), (after, ZERO_SHOT)):
+            of = _own(model, task=task, selected_by=by, against="own-ranking", selection="true")
+            found, at = _extreme(changes, of, np.abs)
+            outcome, reason = judge(found, "the largest change", -SELECTION_MARGIN, SELECTION_MARGIN)
+            part = f"largest change when {by} selects for {model}"
+            yield Verdict(part, outcome, reason, task, found, POINTS, detail=at, setting=setting)
+        of = _own(after, task=task, against=ZERO_SHOT, selection="true", direction="on")
+        found, at = _extreme(changes[changes["k"] >= FEW], of, np.negative)
+        outcome, reason = judge(found, "the smallest gain", at_least=POSITIVE)
+        text = _text_side(tables, task, after)
+        part = f"smallest gain of {after} over zero-shot at equal k from {FEW} on"
+        control = "text side's part of the gain"
+        yield Verdict(part, outcome, reason, task, found, POINTS, control, text, POINTS, at, setting)
+
+    yield from each_task(about.tasks, "selecting and classifying backbone", judge_task)
+
+
+def _extreme(changes: pd.DataFrame, where: Mapping[str, Any], size: Size) -> tuple[Estimate, str]:
+    """The row with the largest `size` of its estimate, in points, and where on the curves it is."""
+    chosen = rows_of(changes, **where)
+    chosen = chosen[chosen["estimate"].notna()]
+    if chosen.empty:
+        raise CannotTest(NEEDS_REPLACE)
+    row = chosen.iloc[int(np.argmax(size(chosen["estimate"].to_numpy())))]
+    return scaled(estimate_of(row), 100), f"k = {int(row['k'])} ({row['direction']})"
+
+
+def _text_side(tables: Tables, task: str, method: str) -> Estimate:
+    """The text side's Shapley part of the gain in accuracy, among three players."""
+    hint = "decomposition lacks the task"
+    where = {"players": 3, "part": "text", "variant": "averaged", "outcome": "accuracy"}
+    table = tables["decomposition"]
+    mine = table[table["half"] != "novel"]
+    return scaled(find(mine, hint, task=task, method=method, **where), 100)
