@@ -1,6 +1,7 @@
 """Bring the pictures and numbers of a finished default run into the documents: `make docs`.
 
 Writes docs/images/*.png, docs/results.md and the drawing of the DAG in README.md; nothing in them is typed by hand.
+docs/claims.md is the page of the remapping study (examples/remapping.yaml), where that has run here too.
 """
 
 import re
@@ -43,9 +44,20 @@ def main() -> None:
     for name in FIGURES:
         shutil.copyfile(results / "figures" / f"{name}.png", images / f"{name}.png")
     (ROOT / "docs" / "results.md").write_text(results_page(results), encoding="utf-8")
+    study = ROOT / "results" / load_config(ROOT / "config.yaml", ROOT / "examples" / "remapping.yaml").experiment
+    publish_claims(study, ROOT / "docs" / "claims.md")
     readme = ROOT / "README.md"
     drawn = DAG.sub(lambda found: found[1] + rule_graph() + found[2], readme.read_text(encoding="utf-8"))
     readme.write_text(drawn, encoding="utf-8")
+
+
+def publish_claims(study: Path, page: Path) -> None:
+    """Copy the claims page of the remapping study; without one the page stays, and a line says so."""
+    made = study / "claims.md"
+    if made.is_file():
+        shutil.copyfile(made, page)
+    else:
+        print(f"{made} does not exist: {page.name} stays as it is; for a new one run examples/remapping.yaml.")
 
 
 def rule_graph() -> str:
