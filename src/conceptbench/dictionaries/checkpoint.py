@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tables import atomic_write
+from conceptbench.tensor_files import write_tensors
 
 FORMAT: Final = "conceptbench-checkpoint-1"
 _GENERATOR: Final = "generator"
@@ -85,11 +84,9 @@ def save_checkpoint(
     Raises:
         ConceptBenchError: when the disk refuses; the older file is then untouched.
     """
-    tensors = {name: np.asarray(array, order="C") for name, array in learner.state().items()}
-    tensors[_GENERATOR] = generator.get_state().numpy()
+    tensors = {**learner.state(), _GENERATOR: generator.get_state().numpy()}
     header = {"format": FORMAT, "identity": json.dumps(identity), "progress": json.dumps(vars(progress))}
-    with atomic_write(path) as partial:
-        save_file(tensors, partial, metadata=header)
+    write_tensors(tensors, path, header)
 
 
 def load_checkpoint(

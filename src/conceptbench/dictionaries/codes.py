@@ -9,11 +9,10 @@ from typing import Any, Final, Self
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from scipy import sparse
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tables import atomic_write
+from conceptbench.tensor_files import write_tensors
 
 FORMAT: Final = "conceptbench-codes-1"
 _DTYPES: Final = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
@@ -105,9 +104,7 @@ class Codes:
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, complete or absent."""
         meta = {"format": FORMAT, "shape": json.dumps(self.shape), "dictionary": self.dictionary}
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _DTYPES}
-        with atomic_write(path) as partial:
-            save_file(tensors, partial, metadata=meta)
+        write_tensors({name: getattr(self, name) for name in _DTYPES}, path, meta)
 
     @classmethod
     def load(cls, path: Path | str, dictionary: str | None = None) -> Self:

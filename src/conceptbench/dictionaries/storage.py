@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.rules import describe_rule, restore_rule
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tables import atomic_write, read_json, write_json
+from conceptbench.tables import read_json, write_json
+from conceptbench.tensor_files import write_tensors
 
 FORMAT: Final = "conceptbench-dictionary-1"
 _REQUIRED: Final = {"atoms", "encoder", "encoder_bias", "decoder_bias", "normaliser_mean", "normaliser_scale"}
@@ -19,9 +18,8 @@ _REQUIRED: Final = {"atoms", "encoder", "encoder_bias", "decoder_bias", "normali
 
 def save_dictionary(dictionary: Dictionary, folder: Path) -> None:
     """Write the tensors, then the card: a folder with a card is complete."""
-    tensors = {name: np.asarray(tensor, order="C") for name, tensor in dictionary.tensors().items()}
-    with atomic_write(folder / "dictionary.safetensors") as partial:
-        save_file(tensors, partial, metadata={"format": FORMAT, "digest": dictionary.digest})
+    notes = {"format": FORMAT, "digest": dictionary.digest}
+    write_tensors(dictionary.tensors(), folder / "dictionary.safetensors", notes)
     card = dictionary.card | {
         "format": FORMAT,
         "digest": dictionary.digest,
