@@ -76,6 +76,11 @@ reference: environment ## Make the metrics of a finished run the committed refer
 	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
 	cp results/$(EXPERIMENT)/metrics.json reference/metrics.json
 
+# Files that DVC has written or linked get one common time, newer than the code: Snakemake then takes them as they are,
+# except where today's configuration is not the one they were recorded with, because it writes those parameter stamps
+# anew. (snakemake --touch would not do: it reads the configuration first and accepts old results for new parameters.)
+ONE_TIME := touch .dvc/tmp/moment && find results/$(EXPERIMENT) -type f -exec touch -r .dvc/tmp/moment {} +
+
 .PHONY: record
 record: environment ## Record a finished run with DVC and push it to the default remote
 	@test -z "$$(git status --porcelain)" || \
@@ -83,17 +88,15 @@ record: environment ## Record a finished run with DVC and push it to the default
 	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
 	@$(BIN)/python -m conceptbench.run_manifest results/$(EXPERIMENT)/manifest.json
 	$(BIN)/dvc commit --quiet --force benchmark
+	@$(ONE_TIME)
 	$(BIN)/dvc push
 	@echo "Recorded; keep it with: git add dvc.lock && git commit"
 
-# Restored files get one common time, newer than the code: Snakemake then takes them as they are, except where today's
-# configuration is not the one they were recorded with, because it writes those parameter stamps anew. (snakemake
-# --touch would not do: it reads the configuration first and accepts old results for new parameters.)
 .PHONY: restore
 restore: environment ## Bring back the recorded run, and say what today's configuration would compute anew
 	$(BIN)/dvc pull
 	@$(BIN)/dvc status benchmark
-	@touch .dvc/tmp/restored && find results/$(EXPERIMENT) -type f -exec touch -r .dvc/tmp/restored {} +
+	@$(ONE_TIME)
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
 .PHONY: docs

@@ -96,7 +96,7 @@ def test_experiment_computes_what_its_parameter_affects(experiment: Workspace) -
 
 
 def test_metrics_of_an_experiment_are_compared_with_the_record(experiment: Workspace) -> None:
-    difference = json.loads(dvc(experiment, "metrics", "diff", "--json"))["diff"]
+    difference = json.loads(dvc(experiment, "metrics", "diff", "--json"))
     ((path, changes),) = difference.items()
     assert path == "results/smoke/metrics.json"
     assert changes

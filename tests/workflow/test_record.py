@@ -83,6 +83,10 @@ def test_record_refuses_an_unfinished_run(recorded: Path, finished: Workspace) -
     assert "is not finished" in done.stdout
 
 
+def test_recorded_run_has_nothing_to_do(recorded: Path) -> None:
+    assert Workspace(recorded).planned() == {}
+
+
 def test_restored_run_has_nothing_to_do(restored: Workspace, finished: Workspace) -> None:
     assert restored.planned() == {}
     metrics = "metrics.json"
