@@ -100,7 +100,7 @@ restore: environment ## Bring back the recorded run, and say what today's config
 	@$(SNAKEMAKE) --dry-run --quiet rules
 
 .PHONY: docs
-docs: environment ## Bring the figures and numbers of a finished default run into README.md and docs/
+docs: environment ## Bring the figures and numbers of finished experiments into README.md and docs/
 	$(BIN)/python docs/publish.py
 
 .PHONY: train-backbones

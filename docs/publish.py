@@ -1,63 +1,91 @@
-"""Bring the pictures and numbers of a finished default run into the documents: `make docs`.
+"""Bring the pictures and numbers of finished experiments into the documents: `make docs`.
 
-Writes docs/images/*.png, docs/results.md and the drawing of the DAG in README.md; nothing in them is typed by hand.
-docs/claims.md is the page of the remapping study (examples/remapping.yaml), where that has run here too.
+The default run gives docs/results.md, docs/images/*.png and the drawing of the DAG in README.md; the dictionary study
+and the remapping study each give their page and docs/images/<study>/*.png, and the latter docs/claims.md. Nothing in
+them is typed by hand; a study that has not run here keeps its page.
 """
 
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+from pages import dictionaries_page, remapping_page, results_page
 
 from conceptbench.config import load_config
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tables import read_json, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = (
-    "factor_recovery",
-    "decomposition",
-    "accuracy",
-    "exemplars",
-    "overlap",
-    "zero_shot",
-    "named_kinds",
-    "pareto",
-    "leaderboard",
-    "stability",
-    "monosemanticity",
-    "runtime",
-)
+DOCS = ROOT / "docs"
 DAG = re.compile(r"(<!-- dag: .*? -->\n).*?(<!-- /dag -->)", re.DOTALL)
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page that an experiment is published as."""
+
+    file: str
+    overlay: str | None
+    """Configuration in examples/; None is the default run."""
+    text: Callable[[Path, str], list[str]]
+    """Paragraphs, from the folder of results and that of the pictures."""
+    figures: tuple[str, ...]
+
+    @property
+    def results(self) -> Path:
+        """Where the experiment leaves its results."""
+        overlays = [] if self.overlay is None else [ROOT / "examples" / self.overlay]
+        return ROOT / "results" / load_config(ROOT / "config.yaml", *overlays).experiment
+
+    @property
+    def images(self) -> str:
+        """Folder of its pictures, seen from docs/."""
+        return "images" if self.overlay is None else f"images/{Path(self.overlay).stem}"
+
+
+RUN = Page(
+    *("results.md", None, results_page),
+    (
+        *("factor_recovery", "decomposition", "accuracy", "exemplars", "overlap", "zero_shot", "named_kinds", "pareto"),
+        *("leaderboard", "stability", "monosemanticity", "runtime"),
+    ),
+)
+DICTIONARIES = Page(
+    *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
+    ("pareto", "leaderboard", "stability", "recovery"),
+)
+REMAPPING = Page(
+    *("remapping-study.md", "remapping.yaml", remapping_page),
+    ("accuracy", "shares", "decomposition", "association", "masking", "plants"),
+)
+
+
 def main() -> None:
-    """Publish the default experiment."""
-    results = ROOT / "results" / load_config(ROOT / "config.yaml").experiment
-    if not (results / "metrics.json").is_file():
-        raise ConceptBenchError(f"{results} holds no finished run; run `make run` first.")
-    images = ROOT / "docs" / "images"
-    images.mkdir(exist_ok=True)
-    for name in FIGURES:
-        shutil.copyfile(results / "figures" / f"{name}.png", images / f"{name}.png")
-    (ROOT / "docs" / "results.md").write_text(results_page(results), encoding="utf-8")
-    study = ROOT / "results" / load_config(ROOT / "config.yaml", ROOT / "examples" / "remapping.yaml").experiment
-    publish_claims(study, ROOT / "docs" / "claims.md")
-    readme = ROOT / "README.md"
-    drawn = DAG.sub(lambda found: found[1] + rule_graph() + found[2], readme.read_text(encoding="utf-8"))
-    readme.write_text(drawn, encoding="utf-8")
+    """Publish every experiment that has finished here."""
+    finished = [page for page in (RUN, DICTIONARIES, REMAPPING) if (page.results / "metrics.json").is_file()]
+    if not finished:
+        raise ConceptBenchError(f"{ROOT / 'results'} holds no finished run; run `make run` first.")
+    for page in finished:
+        publish(page)
+        print(f"Wrote docs/{page.file} from {page.results}.")
+    if REMAPPING in finished:
+        shutil.copyfile(REMAPPING.results / "claims.md", DOCS / "claims.md")
+    if RUN in finished:
+        readme = ROOT / "README.md"
+        drawn = DAG.sub(lambda found: found[1] + rule_graph() + found[2], readme.read_text(encoding="utf-8"))
+        readme.write_text(drawn, encoding="utf-8")
 
 
-def publish_claims(study: Path, page: Path) -> None:
-    """Copy the claims page of the remapping study; without one the page stays, and a line says so."""
-    made = study / "claims.md"
-    if made.is_file():
-        shutil.copyfile(made, page)
-    else:
-        print(f"{made} does not exist: {page.name} stays as it is; for a new one run examples/remapping.yaml.")
+def publish(page: Page) -> None:
+    """Copy the figures of an experiment and write its page."""
+    images = DOCS / page.images
+    images.mkdir(parents=True, exist_ok=True)
+    for name in page.figures:
+        shutil.copyfile(page.results / "figures" / f"{name}.png", images / f"{name}.png")
+    (DOCS / page.file).write_text("\n\n".join(page.text(page.results, page.images)) + "\n", encoding="utf-8")
 
 
 def rule_graph() -> str:
@@ -72,49 +100,6 @@ def rule_graph() -> str:
     ids = {name: f"r{number}" for number, name in enumerate(used)}
     lines = [f'    {ids[name]}["{name}"]' for name in used] + [f"    {ids[a]} --> {ids[b]}" for a, b in shown]
     return "\n".join(["```mermaid", "flowchart LR", *lines, "```", ""])
-
-
-def results_page(results: Path) -> str:
-    """The headline numbers of the default run and where its time went."""
-    metrics = read_json(results / "metrics.json")
-    machine = read_json(next((results / "dictionaries").glob("*/manifest.json")))["machine"]
-    parts = [
-        "# Results of the default run",
-        "Written by `make docs` from `results/testbed`; not edited by hand. Intervals are 95 %. "
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}.",
-        "![Accuracy before and after adaptation](images/accuracy.png)",
-        "![Exemplars](images/exemplars.png)",
-        "## Headline numbers",
-        _markdown(metric_rows(metrics)),
-        "## Where the time goes",
-        _summary(read_table(results / "tables" / "runtime_summary.parquet").iloc[0]),
-        _markdown(read_table(results / "tables" / "runtime.parquet").round(1)),
-        "![Runtime](images/runtime.png)",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def metric_rows(metrics: dict[str, float]) -> pd.DataFrame:
-    """One row a key of metrics.json, its interval in the same row."""
-    keys = [key for key in metrics if not key.endswith((".low", ".high"))]
-    rows = []
-    for key in keys:
-        low, high = metrics.get(f"{key}.low"), metrics.get(f"{key}.high")
-        interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        rows.append({"key": f"`{key}`", "estimate": f"{metrics[key]:.3f}", "95 % interval": interval})
-    return pd.DataFrame(rows)
-
-
-def _summary(row: pd.Series) -> str:
-    return (
-        f"{row['jobs']:.0f} jobs in {row['wall_seconds']:.0f} s of wall time; in {row['outside_seconds']:.0f} s of it "
-        f"({100 * row['outside_share']:.0f} %) no job was at work (start-up, imports, scheduling)."
-    )
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    head = [" | ".join(table.columns), " | ".join("---" for _ in table.columns)]
-    return "\n".join(f"| {line} |" for line in [*head, *(" | ".join(map(str, row)) for row in table.to_numpy())])
 
 
 if __name__ == "__main__":
