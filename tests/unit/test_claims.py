@@ -83,8 +83,8 @@ def test_all_must_hold_and_one_that_fails_decides() -> None:
     assert both((HOLDS, ""), (UNTESTED, "b"), (FAILS, "c")) == (FAILS, "c")
     assert both((HOLDS, ""), (UNTESTED, "b")) == (UNTESTED, "b")
     parts = [Verdict("p", HOLDS, task="a"), Verdict("p", UNTESTED, "too few", "b")]
-    assert together(parts) == (UNTESTED, "b: too few")
-    assert together([*parts, Verdict("q", FAILS, "no", "a")]) == (FAILS, "a: no")
+    assert together(parts) == (UNTESTED, "b, p: too few")
+    assert together([*parts, Verdict("q", FAILS, "no", "a")]) == (FAILS, "a, q: no")
     assert together(parts[:1]) == (HOLDS, "")
 
 

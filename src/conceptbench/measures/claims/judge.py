@@ -21,6 +21,8 @@ from conceptbench.measures.claims.verdict import (
 )
 from conceptbench.measures.resampling import ALL_SEEDS
 
+WHOLE: Final = "all"
+"""The part of a claim of which nothing can be tested."""
 Judge = Callable[[Tables, About], Iterable[Verdict]]
 JUDGES: Final[Mapping[str, Judge]] = {
     "C1": dictionaries.trade_off,
@@ -83,11 +85,11 @@ def judge_statement(statement: Statement, tables: Tables, about: About) -> list[
     """The verdicts of all parts of a statement; one that says why where nothing of it can be tested."""
     missing = [name for name in statement.reads if name not in tables or tables[name].empty]
     if missing:
-        return [Verdict("all", UNTESTED, REMEDIES.get(missing[0], f"table {missing[0]} is empty"))]
+        return [Verdict(WHOLE, UNTESTED, REMEDIES.get(missing[0], f"table {missing[0]} is empty"))]
     try:
         return list(JUDGES[statement.id](tables, about))
     except CannotTest as error:
-        return [Verdict("all", UNTESTED, str(error))]
+        return [Verdict(WHOLE, UNTESTED, str(error))]
 
 
 def together(found: Iterable[Verdict]) -> Ruling:
@@ -96,9 +98,13 @@ def together(found: Iterable[Verdict]) -> Ruling:
     for outcome in (FAILS, UNTESTED):
         of_outcome = [part for part in parts if part.verdict == outcome]
         if of_outcome:
-            reasons = [f"{part.task}: {part.reason}" if part.task else part.reason for part in of_outcome]
-            return outcome, "; ".join(dict.fromkeys(reasons))
+            return outcome, "; ".join(dict.fromkeys(_named_reason(part) for part in of_outcome))
     return HOLDS, ""
+
+
+def _named_reason(verdict: Verdict) -> str:
+    where = ", ".join(name for name in (verdict.task, verdict.part) if name and name != WHOLE)
+    return f"{where}: {verdict.reason}" if where else verdict.reason
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

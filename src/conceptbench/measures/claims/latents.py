@@ -118,7 +118,7 @@ def _ious(patches: pd.DataFrame, about: About, dictionary: str) -> BySeed:
 
 def clusters(tables: Tables, about: About) -> Iterator[Verdict]:
     """C17: by how much the criterion prefers several Gaussians to one, for latents and for one Gaussian like them."""
-    part = "fall of the criterion from one to two or three Gaussians"
+    part = "BIC of one Gaussian less the best of two and three"
 
     def judge_task(task: str) -> Iterator[Verdict]:
         mine = rows_of(

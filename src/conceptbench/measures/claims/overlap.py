@@ -24,6 +24,7 @@ from conceptbench.measures.claims.verdict import (
     both,
     difference,
     each_task,
+    ends,
     exact,
     find,
     judge,
@@ -199,4 +200,6 @@ def the_exception(tables: Tables, about: About) -> Iterator[Verdict]:
 
 
 def _values(of: Mapping[str, Estimate], names: Iterable[str]) -> str:
-    return ", ".join(f"{name} {of[name].estimate:.2f} [{of[name].low:.2f}, {of[name].high:.2f}]" for name in names)
+    """What the other tasks have, with intervals."""
+    shown = {name: (of[name].estimate, *ends(of[name])) for name in names}
+    return ", ".join(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]" for name, (value, low, high) in shown.items())

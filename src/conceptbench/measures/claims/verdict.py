@@ -106,13 +106,13 @@ def rows_of(table: pd.DataFrame, **where: Any) -> pd.DataFrame:
 
 
 def find(table: pd.DataFrame, hint: str, **where: Any) -> Estimate:
-    """The estimate of the one row that has these values; rows that pool the seeds where there are such.
+    """The estimate of the row that has these values and pools the seeds.
 
     Raises:
         CannotTest: with `hint`, when there is no such row.
     """
     chosen = rows_of(table, **where)
-    pooled = chosen[chosen["seed"].astype(str) == ALL_SEEDS] if "seed" in chosen else chosen
+    pooled = chosen[chosen["seed"].astype(str) == ALL_SEEDS]
     if pooled.empty:
         raise CannotTest(hint)
     return estimate_of(pooled.iloc[0])
