@@ -24,6 +24,7 @@ from conceptbench.measures.claims.masking import (
     zero_mask,
 )
 from conceptbench.measures.claims.overlap import gain_and_new_latents, same_latents, the_exception
+from conceptbench.measures.claims.page import _value
 from conceptbench.measures.claims.verdict import (
     FAILS,
     HOLDS,
@@ -372,6 +373,11 @@ def test_there_are_seventeen_statements_each_with_its_judge() -> None:
 def test_without_tables_every_statement_says_what_it_lacks(statement: object) -> None:
     found = only(judge_statement(statement, {}, FLORA))  # type: ignore[arg-type]
     assert found.verdict == UNTESTED and re.search(r"measures\.|adaptations\.|dictionaries|table", found.reason)
+
+
+def test_page_shows_no_negative_zero() -> None:
+    assert _value(-0.04, -0.3, 0.02, "points") == "0.0 [-0.3, 0.0] points"
+    assert _value(-0.04, np.nan, np.nan, "") == "-0.040" and _value(np.nan, 0, 0, "points") == ""
 
 
 def test_tables_and_page_are_made_of_the_verdicts() -> None:

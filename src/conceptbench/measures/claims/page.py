@@ -96,8 +96,9 @@ def _value(estimate: float, low: float, high: float, unit: str) -> str:
     if not np.isfinite(estimate):
         return ""
     digits = 0 if unit == "seeds" else 1 if unit == "points" or abs(estimate) >= 10 else 3
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(low) else ""
-    return f"{estimate:.{digits}f}{interval} {unit}".strip()
+    shown = [f"{round(value, digits) + 0.0:.{digits}f}" for value in (estimate, low, high)]  # + 0.0: no -0.0
+    interval = f" [{shown[1]}, {shown[2]}]" if np.isfinite(low) else ""
+    return f"{shown[0]}{interval} {unit}".strip()
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
