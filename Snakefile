@@ -27,6 +27,10 @@ include: "rules/runtime.smk"
 report: "report/workflow.rst"
 
 
+onstart:
+    require_space()
+
+
 wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     backbone="|".join(CONFIG.backbones),

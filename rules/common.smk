@@ -1,5 +1,6 @@
 # Helper functions of the rules: the typed configuration, parameter stamps, code files. Nothing here imports torch.
 import json
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -153,6 +154,21 @@ def per_task(template, methods):
 def chosen(section):
     """The adaptations that a measure takes: those it names, or all that change the image tower."""
     return MOVING if section is None or section.methods is None else list(section.methods)
+
+
+def require_space():
+    """Refuse to start when the results will not fit on the disk; where sizes are not known yet, say so and go on."""
+    from conceptbench.planning import Machine, load_rates, make_plan, require_disk
+
+    try:
+        plan = make_plan(CONFIG, load_rates(ROOT / "reference" / "rates.json"), Machine(cores=1))
+    except ConceptBenchError as error:
+        print(f"The space on the disk is not checked: {error}", file=sys.stderr)
+        return
+    try:
+        require_disk(plan, Path(R))
+    except ConceptBenchError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def figure(name, category, subcategory=""):

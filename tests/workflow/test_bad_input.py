@@ -66,3 +66,11 @@ def test_store_of_a_backbone_of_the_same_name_with_other_weights(workspace: Work
     done = workspace.snakemake(target, "--allowed-rules", "encode_codes", check=False)
     assert_refused(done, f"was recorded with backbone_digest '{recorded}' but '{'0' * 64}' is needed; record it again")
     assert not list(codes.rglob("*.safetensors"))
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_run_starts(empty: Workspace) -> None:
+    overlay = {"datasets": {"scenes": {"sizes": {"test": 10**12}}}}
+    done = empty.snakemake(overlay=overlay, check=False)
+    assert_refused(done, "Experiment smoke needs ")
+    assert "GB free" in done.stdout and "record fewer images" in done.stdout
+    assert not list(empty.results.glob("logs/**/*.log"))

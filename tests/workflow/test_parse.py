@@ -3,10 +3,14 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from .workspace import ROOT, Workspace
+from conceptbench.config import load_config
+from conceptbench.planning import all_jobs
+
+from .workspace import ROOT, Workspace, planned_rules
 
 pytestmark = pytest.mark.workflow
 
@@ -54,4 +58,6 @@ def test_rules_are_formatted() -> None:
 def test_every_example_can_be_planned(empty: Workspace, example: str) -> None:
     settings = ["--configfile", f"examples/{example}", "--config", "data_root=data"]
     done = empty.run(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet", "rules", *settings)
-    assert "Job stats" in done.stdout
+    counts = planned_rules(done.stdout)
+    config = load_config(ROOT / "config.yaml", ROOT / "examples" / example, {"data_root": "data"})
+    assert counts == Counter(job.rule for job in all_jobs(config))  # what `conceptbench plan` counts

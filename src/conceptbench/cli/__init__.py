@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from conceptbench.cli import check_method
+from conceptbench.cli import check_method, plan, rates, scale
 from conceptbench.errors import ConceptBenchError
 
-COMMANDS = (check_method,)
+COMMANDS = (plan, rates, scale, check_method)
 """The modules of the commands, in the order of the help."""
 
 

@@ -1,0 +1,64 @@
+"""Work at real sizes that was timed by benchmarks: what the small backbones of finished runs cannot tell.
+
+A rate of 128 features and 1,024 latents says little about 768 and 49,152. Benchmarks that run our own code on such
+shapes stand beside the jobs of finished runs when rates are made.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from conceptbench.config.backbones import OpenClip
+from conceptbench.planning.jobs import Unit
+from conceptbench.planning.towers import tower_of
+from conceptbench.tables import read_json
+
+SECONDS: Final = 30.0
+"""Every sample is as much work as takes this long, so that none outweighs the jobs."""
+_BASE: Final = tower_of("ViT-B/16", OpenClip(kind="open_clip", model="ViT-B-16-quickgelu", pretrained="openai"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Work of one rule and what it took."""
+
+    rule: str
+    amounts: Mapping[Unit, float]
+    seconds: float
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """Return the samples of all benchmarks in a folder; of those that were never run there are none."""
+    readers = {"sae_training": _learning, "maple_step": _adapting, "recording": _recording}
+    found: list[Sample] = []
+    for name, read in readers.items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            found += [sample for row in read_json(path)["rows"] for sample in read(row)]
+    return found
+
+
+def _sample(rule: str, amounts: Mapping[Unit, float], rate: float) -> Sample:
+    """`amounts` are those of one thing, of which `rate` were done a second."""
+    count = SECONDS * rate
+    return Sample(rule, {unit: amount * count for unit, amount in amounts.items()}, SECONDS)
+
+
+def _learning(row: Mapping[str, Any]) -> Iterator[Sample]:
+    if row["toolkit"] == "conceptbench" and row["setting"] == "as shipped" and row.get("tokens_per_s"):
+        gflop = 2 * row["d"] * row["width"] / 1e9
+        yield _sample("learn_dictionaries", {"token": 1, "learning_gflop": gflop}, row["tokens_per_s"])
+
+
+def _adapting(row: Mapping[str, Any]) -> Iterator[Sample]:
+    if row["setting"] == "ours" and row["model"].startswith("ViT-B/16"):
+        gflop = 3 * (row["batch"] * _BASE.image_gflop() + row["classes"] * _BASE.text_gflop())
+        yield _sample("adapt", {"step": 1, "training_gflop": gflop}, row["steps_per_s"])
+
+
+def _recording(row: Mapping[str, Any]) -> Iterator[Sample]:
+    if row["method"] == "record" and row["model"] == "ViT-B/16":
+        yield _sample("record_activations", {"pass": 1, "forward_gflop": row["gflop"]}, row["images_per_s"])
+    if row["method"] == "verify":
+        yield _sample("gather_activations", {"stored_gib": 1}, row["gib_per_s"])

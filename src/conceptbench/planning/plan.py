@@ -1,0 +1,161 @@
+"""The plan of an experiment: what every stage will take, and whether the disk is large enough."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conceptbench.config import Config
+from conceptbench.errors import ConceptBenchError
+from conceptbench.planning.jobs import Folder, Job, Study
+from conceptbench.planning.measuring import measuring_jobs
+from conceptbench.planning.pipeline import pipeline_jobs
+from conceptbench.planning.rates import Cost, Rates
+from conceptbench.planning.schedule import Machine, schedule
+
+GIGA: Final = 1e9
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All jobs of one rule."""
+
+    rule: str
+    jobs: int
+    seconds: float
+    """Summed over its jobs, with the threads they ask for."""
+    core_seconds: float
+    gpu: bool
+    mib: float
+    """Of its largest job."""
+    bytes: float
+    missing: tuple[str, ...]
+    """Units of work that are not counted, because nothing was measured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment will take."""
+
+    experiment: str
+    images: int
+    tokens: int
+    """Recorded tokens, every hook point counted."""
+    stages: tuple[Stage, ...]
+    folders: Mapping[Folder, float]
+    """Bytes by folder."""
+    wall_seconds: float
+    machine: Machine
+    hardware: str
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of all results."""
+        return sum(self.folders.values())
+
+    @property
+    def cpu_hours(self) -> float:
+        """Core hours of the jobs that use no GPU."""
+        return sum(stage.core_seconds for stage in self.stages if not (stage.gpu and self.machine.gpus)) / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of GPUs; 0 when none is used."""
+        return sum(stage.seconds for stage in self.stages if stage.gpu and self.machine.gpus) / 3600
+
+    @property
+    def mib(self) -> float:
+        """Memory of the largest job."""
+        return max(stage.mib for stage in self.stages)
+
+
+def all_jobs(config: Config, penalised_l0: float = 32.0) -> list[Job]:
+    """Return every job of an experiment in the order of the workflow.
+
+    Raises:
+        ConceptBenchError: when the size of a backbone or a data set is not known before it is fetched.
+    """
+    study = Study(config, penalised_l0)
+    return [*pipeline_jobs(study), *measuring_jobs(study)]
+
+
+def make_plan(config: Config, rates: Rates, machine: Machine, gpu_tflops: float | None = None) -> Plan:
+    """Plan an experiment on a machine.
+
+    Args:
+        config: the experiment. rates: what work costs.
+        machine: cores and GPUs that it may use.
+        gpu_tflops: 1e12 operations a second that a GPU keeps up; only with GPUs.
+
+    Raises:
+        ConceptBenchError: as `all_jobs`.
+    """
+    study = Study(config, rates.penalised_l0)
+    jobs = [*pipeline_jobs(study), *measuring_jobs(study)]
+    costs = {job.label: rates.cost(job, gpu_tflops if machine.gpus else None) for job in jobs}
+    spans = schedule(jobs, {label: cost.seconds for label, cost in costs.items()}, machine, rates.gap)
+    folders: dict[Folder, float] = {}
+    for job in jobs:
+        for name, size in rates.disk(job).items():
+            folders[name] = folders.get(name, 0.0) + size
+    rules = dict.fromkeys(job.rule for job in jobs)
+    return Plan(
+        experiment=config.experiment,
+        images=sum(images.all for images in study.images.values()),
+        tokens=sum(
+            study.images[dataset].all * study.towers[name].image.tokens * study.blocks(name)
+            for name in config.hooks
+            for dataset in config.recorded(name)
+        ),
+        stages=tuple(_stage(rule, [job for job in jobs if job.rule == rule], costs, rates) for rule in rules),
+        folders=folders,
+        wall_seconds=max(span.ended for span in spans),
+        machine=machine,
+        hardware=describe(rates),
+    )
+
+
+def _stage(rule: str, jobs: list[Job], costs: Mapping[str, Cost], rates: Rates) -> Stage:
+    found = [costs[job.label] for job in jobs]
+    return Stage(
+        rule=rule,
+        jobs=len(jobs),
+        seconds=sum(cost.seconds for cost in found),
+        core_seconds=sum(cost.seconds * job.threads for job, cost in zip(jobs, found, strict=True)),
+        gpu=jobs[0].gpu,
+        mib=max(cost.mib for cost in found),
+        bytes=sum(sum(rates.disk(job).values()) for job in jobs),
+        missing=tuple(sorted({unit for cost in found for unit in cost.missing})),
+    )
+
+
+def describe(rates: Rates) -> str:
+    """The measured machine in words."""
+    machine = rates.machine
+    return f"{machine.get('cores', '?')} cores of {machine.get('cpu', 'an unknown CPU')}"
+
+
+def require_disk(plan: Plan, results: Path) -> None:
+    """Refuse an experiment whose results cannot fit; what lies in the folder already counts as done.
+
+    Args:
+        plan: the plan.
+        results: `results/<experiment>`, which need not exist yet.
+
+    Raises:
+        ConceptBenchError: with the space needed and the space free.
+    """
+    place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if plan.bytes <= free:
+        return
+    there = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
+    lacking = plan.bytes - there - free
+    if lacking > 0:
+        largest = max(plan.folders, key=lambda name: plan.folders[name])
+        raise ConceptBenchError(
+            f"Experiment {plan.experiment} needs {plan.bytes / GIGA:.1f} GB on the disk of {results}, which has "
+            f"{free / GIGA:.1f} GB free and {there / GIGA:.1f} GB of it; free {lacking / GIGA:.1f} GB, most of it is "
+            f"for {largest} ({plan.folders[largest] / GIGA:.1f} GB), or record fewer images or blocks."
+        )
