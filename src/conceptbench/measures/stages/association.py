@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from conceptbench.adaptation import Adapter
 from conceptbench.backbones import Backbone
@@ -53,7 +54,7 @@ def measure_association(
     images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     pictures: list[dict[str, NDArray[Any]]] = []
-    for seed, dictionary in dictionaries.items():
+    for seed, dictionary in tqdm(dictionaries.items(), desc=f"association on {task}", unit="seed"):
         effects, models = {}, {}
         for name, of_seed in adapters.items():
             model = run_model(backbone, of_seed[seed], dataset, images, spec["block"], dictionary)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from conceptbench.adaptation import Adapter
 from conceptbench.backbones import Backbone
@@ -86,7 +87,7 @@ def measure_masking(
         }
         for name, model in models.items():
             plain.setdefault(name, []).append(plain_outcomes(model.readout, model.activations[SPLIT_B]))
-            for dense in options["dense"]:
+            for dense in tqdm(options["dense"], desc=f"masking {name} on {task}, seed {seed}", unit="round"):
                 stream = rng(spec["seed"], "masking", task, name, dense, seed)
                 curves, hit = _mask(models, name, dictionary, ks, dense, spec, stream)
                 for view, of_view in curves.items():
