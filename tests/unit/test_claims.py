@@ -38,6 +38,7 @@ from conceptbench.measures.claims.verdict import (
     find,
     judge,
     scaled,
+    simultaneous,
 )
 
 FLORA = made.about(tasks={"flora": "flora"})
@@ -93,6 +94,19 @@ def test_scaling_by_a_negative_number_swaps_the_ends() -> None:
     assert scaled(Estimate(0.1, 0.0, 0.3, 9), -100) == Estimate(-10, -30, -0.0, 9)
     apart = difference(exact(3, 9), Estimate(1, 0, 2, 9))
     assert (apart.estimate, apart.low, apart.high) == (2, 1, 3)
+
+
+def test_the_largest_of_many_points_needs_a_wider_interval() -> None:
+    """Of 20 independent points without an effect, the largest is wrongly outside 0 in 5 % of samples at most."""
+    found = np.random.default_rng(3).normal(size=(4000, 20))
+    largest = found[np.arange(4000), np.abs(found).argmax(axis=1)]
+    wide = [simultaneous(Estimate(x, x - 1.96, x + 1.96, 9), 20) for x in largest]
+    missed = np.mean([estimate.low > 0 or estimate.high < 0 for estimate in wide])
+    assert 0.03 < missed < 0.06
+    assert np.mean(np.abs(largest) > 1.96) > 0.5
+    assert simultaneous(Estimate(1, 0, 3, 9), 1) == Estimate(1, 0, 3, 9)
+    lone = exact(1, 9)
+    assert simultaneous(lone, 20) is lone
 
 
 def test_rows_that_pool_the_seeds_are_found_and_a_missing_one_is_said() -> None:
@@ -199,7 +213,7 @@ def test_c13_looks_at_every_point_of_the_curves() -> None:
     tables = made.masking() | {"decomposition": decomposition}
     found = list(selecting_and_classifying(tables, FLORA))
     assert [v.verdict for v in found] == [HOLDS, HOLDS, HOLDS]
-    assert found[2].control_value.estimate == pytest.approx(10) and found[2].detail == "k = 10 (on)"
+    assert found[2].control_value.estimate == pytest.approx(10) and found[2].detail == "k = 10 (on) of 3 points"
     changes = tables["masking_changes"]
     at = (changes["against"] == "own-ranking") & (changes["model"] == "maple") & (changes["k"] == 100)
     changes.loc[at, ["estimate", "low", "high"]] = (-0.04, -0.05, -0.03)

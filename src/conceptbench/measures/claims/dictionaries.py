@@ -76,7 +76,7 @@ def class_tokens(tables: Tables, about: About) -> Iterator[Verdict]:
 def ablation(tables: Tables, about: About) -> Iterator[Verdict]:
     """C4: L0 against the l1 weight and against the width, among dictionaries that differ in nothing else."""
     for varied, fixed in (("l1", "width"), ("width", "l1")):
-        part = f"fall of L0 with the {varied}"
+        part = f"fall of L0 along {varied}"
         try:
             yield _order(tables["dictionaries"], about, _series(about, varied, fixed), varied, part)
         except CannotTest as error:

@@ -25,6 +25,7 @@ from conceptbench.measures.claims.verdict import (
     judge,
     rows_of,
     scaled,
+    simultaneous,
 )
 
 ZERO_SHOT: Final = "zero-shot"
@@ -142,7 +143,7 @@ def _rise(curves: pd.DataFrame, task: str, setting: str) -> Verdict:
     values = chosen.sort_values("k")["estimate"].to_numpy()
     rise = 100 * float(np.max(np.maximum.accumulate(values[::-1])[::-1] - values, initial=0.0))
     found = exact(rise, int(chosen["n"].max()), "the largest over all pairs of k")
-    outcome, reason = judge(found, "the largest rise along k", at_most=LARGEST_RISE)
+    outcome, reason = judge(found, "the rise", at_most=LARGEST_RISE)
     return Verdict("largest rise along k", outcome, reason, task, found, POINTS, setting=setting)
 
 
@@ -160,12 +161,13 @@ def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
             k = max(found, key=lambda at: abs(found[at].estimate))
             hit = _hits(tables["masking_balance"], task, selection, k)
             as_many = _points(changes, k, selection="matched", **where)
-            outcome, reason = judge(found[k], "the largest change", -margin, margin)
+            largest = simultaneous(found[k], len(small))
+            outcome, reason = judge(largest, "the largest change", -margin, margin)
             shown = {"random": "random latents", "dataset": "top latents of the data set"}[selection]
             part = f"largest change with up to {FEW} {shown} removed"
             detail = f"k = {k}, which hits {hit:.1f} active latents of an image"
             control, setting = f"change with {k} matched active latents", _setting(about, curves, task)
-            yield Verdict(part, outcome, reason, task, found[k], POINTS, control, as_many, POINTS, detail, setting)
+            yield Verdict(part, outcome, reason, task, largest, POINTS, control, as_many, POINTS, detail, setting)
 
     yield from each_task(about.tasks, "largest change at small k", judge_task)
 
@@ -222,13 +224,14 @@ def selecting_and_classifying(tables: Tables, about: About) -> Iterator[Verdict]
 
 
 def _extreme(changes: pd.DataFrame, where: Mapping[str, Any], size: Size) -> tuple[Estimate, str]:
-    """The row with the largest `size` of its estimate, in points, and where on the curves it is."""
+    """The largest `size` of an estimate, in points, its interval that of all points together; and where it is."""
     chosen = rows_of(changes, **where)
     chosen = chosen[chosen["estimate"].notna()]
     if chosen.empty:
         raise CannotTest(NEEDS_REPLACE)
     row = chosen.iloc[int(np.argmax(size(chosen["estimate"].to_numpy())))]
-    return scaled(estimate_of(row), 100), f"k = {int(row['k'])} ({row['direction']})"
+    largest = simultaneous(scaled(estimate_of(row), 100), len(chosen))
+    return largest, f"k = {int(row['k'])} ({row['direction']}) of {len(chosen)} points"
 
 
 def _text_side(tables: Tables, task: str, method: str) -> Estimate:

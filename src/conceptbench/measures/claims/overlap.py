@@ -58,7 +58,7 @@ def same_latents(tables: Tables, about: About) -> Iterator[Verdict]:
             outcome, reason = ruling
             setting = f"{about.place}, {about.after}, mean over {share.n} classes of {task}"
             control = "the same between two halves of the images"
-            yield Verdict(part, outcome, reason, task, share, "share", control, null, "", "", setting)
+            yield Verdict(part, outcome, reason, task, share, "", control, null, "", "", setting)
             yield _jaccard(overlap, task, half, about, setting)
 
     yield from each_task(about.tasks, "share high in both", judge_task)

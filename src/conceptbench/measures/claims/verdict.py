@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from conceptbench.inference import Estimate
 from conceptbench.measures.intervals import difference_interval
@@ -127,6 +128,18 @@ def scaled(found: Estimate, factor: float) -> Estimate:
     """The estimate times a factor; a negative one swaps the ends of the interval."""
     low, high = sorted((found.low * factor, found.high * factor)) if np.isfinite(found.low) else (np.nan, np.nan)
     return Estimate(found.estimate * factor, low, high, found.n, found.note)
+
+
+def simultaneous(found: Estimate, n_points: int) -> Estimate:
+    """The interval widened so that those of `n_points` points together cover with 95 % (Bonferroni, normal shape).
+
+    A point that was chosen because it is the largest must not be judged as if it were the only one.
+    """
+    if not np.isfinite(found.low):
+        return found
+    factor = float(ndtri(1 - 0.025 / n_points) / ndtri(0.975))
+    low, high = (found.estimate + (end - found.estimate) * factor for end in (found.low, found.high))
+    return replace(found, low=low, high=high)
 
 
 def exact(value: float, n: int, note: str = "a count without chance") -> Estimate:
