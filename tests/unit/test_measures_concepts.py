@@ -46,12 +46,22 @@ def comparison() -> Comparison:
     after = moved()
     other = Readout(READOUT.backbone, adapter(seed=9), READOUT.block, CLASSES)
     side = Side(other, after, DICTIONARY.encode(after.numpy()))
-    return Comparison(Side(READOUT, ACTIVATIONS, CODES), side, DICTIONARY, SELECTED)
+    return Comparison(Side(READOUT, ACTIVATIONS, CODES), side, DICTIONARY, SELECTED, averaged_prompts(after))
 
 
-def by_hand(side: Side, keep: np.ndarray) -> np.ndarray:
-    """Scores of the tokens without the latents that `keep` [image, latent] leaves out."""
-    code = side.codes.csr().toarray().reshape(side.codes.shape)
+def least_squares(side: Side) -> np.ndarray:
+    """Codes [image, token, latent] whose values explain each token best on the latents that fire at it."""
+    code = side.codes.csr().toarray().astype(np.float64)
+    left = (side.activations.numpy() - DICTIONARY.reconstruct(side.activations.numpy())).reshape(len(code), -1)
+    for row, error in zip(code, left, strict=True):
+        fires = np.flatnonzero(row)
+        row[fires] += np.linalg.lstsq(DICTIONARY.directions[fires].T, error, rcond=None)[0]
+    return code.reshape(side.codes.shape)
+
+
+def by_hand(side: Side, keep: np.ndarray, code: np.ndarray | None = None) -> np.ndarray:
+    """Scores of the tokens without the latents that `keep` [image, latent] leaves out; by least squares or `code`."""
+    code = least_squares(side) if code is None else code
     gone = code * ~keep[:, None]
     tokens = side.activations.numpy() - gone @ (DICTIONARY.atoms * DICTIONARY.normaliser.scale)
     found = side.readout.log_probabilities(torch.from_numpy(tokens.astype(np.float32)), side.activations.prompts)
@@ -62,7 +72,8 @@ def test_latents_outside_the_class_are_removed_from_both_models() -> None:
     pair, q = comparison(), 0.7
     sets = np.stack([(DENSE[ACTIVATIONS.targets == c] > 0).any(axis=1).mean(axis=0) >= q for c in range(4)])
     found = measure_pair(pair, [q])
-    predicted = pair.adapted.plain().argmax(axis=1), pair.zero_shot.plain().argmax(axis=1)
+    hybrid = Side(pair.adapted.readout, ACTIVATIONS, CODES)
+    predicted = pair.adapted.plain().argmax(axis=1), hybrid.plain().argmax(axis=1)
     expected = {
         "own": (sets[ACTIVATIONS.targets], sets[ACTIVATIONS.targets]),
         "predicted": (sets[predicted[0]], sets[predicted[1]]),
@@ -70,8 +81,19 @@ def test_latents_outside_the_class_are_removed_from_both_models() -> None:
     }
     for which, (after, before) in expected.items():
         np.testing.assert_allclose(found[which, q]["existing"], by_hand(pair.adapted, after), atol=1e-3)
-        np.testing.assert_allclose(found[which, q]["baseline"], by_hand(pair.zero_shot, before), atol=1e-3)
+        np.testing.assert_allclose(found[which, q]["baseline"], by_hand(hybrid, before), atol=1e-3)
+        np.testing.assert_array_equal(found[which, q]["hybrid"], score(hybrid.plain(), ACTIVATIONS.targets))
     assert not np.array_equal(found["own", q]["existing"], found["own", q]["adapted"])
+
+
+def test_latents_outside_the_class_are_put_back_to_their_zero_shot_values() -> None:
+    pair = comparison()
+    found = measure_pair(pair, [0.7])["own", 0.7]["restored"]
+    outer = ~pair.members(0.7)[ACTIVATIONS.targets][:, None]
+    change = (least_squares(pair.adapted) - least_squares(pair.zero_shot)) * outer
+    tokens = (pair.adapted.activations.numpy() - change @ DICTIONARY.directions).astype(np.float32)
+    expected = pair.adapted.readout.log_probabilities(torch.from_numpy(tokens), ACTIVATIONS.prompts)
+    np.testing.assert_allclose(found, score(expected, ACTIVATIONS.targets), atol=1e-3)
 
 
 def test_sets_that_hold_every_firing_latent_remove_nothing() -> None:
@@ -79,16 +101,25 @@ def test_sets_that_hold_every_firing_latent_remove_nothing() -> None:
     pair = replace(comparison(), selected=everything)
     found = measure_pair(pair, [0.5])["own", 0.5]
     np.testing.assert_array_equal(found["existing"], found["adapted"])
-    np.testing.assert_array_equal(found["baseline"], found["zero_shot"])
-    nothing = sufficiency(pair, 0.5, averaged_prompts(pair.adapted.activations))
-    np.testing.assert_array_equal(nothing["hybrid"], nothing["with_recruited"])
+    np.testing.assert_array_equal(found["baseline"], found["hybrid"])
+    np.testing.assert_array_equal(found["restored"], found["adapted"])
+    np.testing.assert_array_equal(sufficiency(pair, 0.5)["with_recruited"], found["hybrid"])
 
 
-@given(hnp.arrays(np.float64, (4, 2, 6), elements=st.floats(-1, 1)))
+def test_nothing_is_recruited_beyond_where_only_the_readout_changed() -> None:
+    side = Side(Readout(READOUT.backbone, adapter(seed=9), READOUT.block, CLASSES), ACTIVATIONS, CODES)
+    found = measure_pair(replace(comparison(), adapted=side), [0.5, 0.7])
+    for key, scores in found.items():
+        parts = part_scores(scores)
+        assert (parts["beyond"] == 0).all(), key
+        assert parts["gain"].any() and parts["recruited"].any(), key
+
+
+@given(hnp.arrays(np.float64, (6, 2, 6), elements=st.floats(-1, 1)))
 def test_parts_add_up_to_the_gain(values: np.ndarray) -> None:
-    parts = part_scores(dict(zip(("zero_shot", "adapted", "existing", "baseline"), values, strict=True)))
+    names = ("zero_shot", "adapted", "existing", "hybrid", "baseline", "restored")
+    parts = part_scores(dict(zip(names, values, strict=True)))
     np.testing.assert_allclose(parts["existing"] + parts["recruited"], parts["gain"], atol=1e-12)
-    np.testing.assert_allclose(parts["beyond"] + parts["baseline"], parts["recruited"], atol=1e-12)
 
 
 def scores(levels: dict[str, float], n: int = 200) -> dict[str, np.ndarray]:
@@ -97,7 +128,7 @@ def scores(levels: dict[str, float], n: int = 200) -> dict[str, np.ndarray]:
 
 
 def test_known_levels_give_the_known_shares() -> None:
-    levels = {"zero_shot": 0.4, "adapted": 0.8, "existing": 0.7, "baseline": 0.35}
+    levels = {"zero_shot": 0.4, "adapted": 0.8, "existing": 0.7, "hybrid": 0.6, "baseline": 0.55, "restored": 0.75}
     rows = part_rows({"0": scores(levels), "1": scores(levels)}, np.arange(200) % 4, np.random.default_rng(0), 200)
     found = {(row["outcome"], row["part"], row["seed"]): row for row in rows}
     assert found["accuracy", "existing_share", "all"]["estimate"] == pytest.approx(0.75)
@@ -108,7 +139,7 @@ def test_known_levels_give_the_known_shares() -> None:
 
 
 def test_without_a_gain_there_are_no_shares_but_a_note() -> None:
-    levels = {"zero_shot": 0.4, "adapted": 0.4, "existing": 0.3, "baseline": 0.3}
+    levels = {"zero_shot": 0.4, "adapted": 0.4, "existing": 0.3, "hybrid": 0.4, "baseline": 0.3, "restored": 0.4}
     rows = part_rows({"0": scores(levels)}, np.arange(200) % 4, np.random.default_rng(0), 200)
     shares = [row for row in rows if row["part"].endswith("_share")]
     assert shares and all(np.isnan(row["estimate"]) and row["note"] == NO_GAIN for row in shares)
@@ -117,9 +148,14 @@ def test_without_a_gain_there_are_no_shares_but_a_note() -> None:
 def test_controls_remove_as_many_latents_of_the_class() -> None:
     pair = comparison()
     found = controls(pair, 0.7, np.random.default_rng(0))
-    assert set(found) == {"matched", "permuted"}
-    assert all(set(part) == {"baseline", "existing"} for part in found.values())
+    assert set(found) == {"matched", "permuted", "as_coded"}
+    assert all(set(part) == {"baseline", "existing", "restored"} for part in found.values())
     assert not np.array_equal(found["matched"]["existing"], measure_pair(pair, [0.7])["own", 0.7]["existing"])
+    sets = pair.members(0.7)[ACTIVATIONS.targets]
+    coded = pair.adapted.codes.csr().toarray().reshape(CODES.shape)
+    np.testing.assert_allclose(found["as_coded"]["existing"], by_hand(pair.adapted, sets, coded), atol=1e-3)
+    hybrid = Side(pair.adapted.readout, ACTIVATIONS, CODES)
+    np.testing.assert_allclose(found["as_coded"]["baseline"], by_hand(hybrid, sets, DENSE), atol=1e-3)
 
 
 def test_first_order_effects_are_the_derivative_of_exact_removal() -> None:

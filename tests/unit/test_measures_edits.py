@@ -1,5 +1,7 @@
 """Edits on a small CLIP: what an edit must not change, and the sums it removes, against a dense reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from conceptbench.measures.edits import (
     base_tokens,
     off_steps,
     on_steps,
+    refit,
     removal_curve,
     remove,
 )
@@ -100,3 +103,49 @@ def test_only_the_blocks_above_the_hook_point_run(monkeypatch: pytest.MonkeyPatc
     readout = type(READOUT)(backbone, adapter(), BLOCK, READOUT.class_names)
     readout.log_probabilities(ACTIVATIONS.tokens, ACTIVATIONS.prompts)
     assert calls == [2, 3] and ACTIVATIONS.tokens.shape[2] == WIDTH
+
+
+def explained(firings: Firings) -> np.ndarray:
+    """Tokens [row, feature] less everything that fires at them, in float64."""
+    n = CODES.n_rows
+    start = ACTIVATIONS.numpy().reshape(n, WIDTH) - DICTIONARY.normaliser.invert(DICTIONARY.decoder_bias)
+    dense = np.zeros((n, LATENTS))
+    dense[firings.row, firings.latent] = firings.value
+    return np.asarray(start.astype(np.float64) - dense @ DICTIONARY.directions)
+
+
+def test_refitted_values_are_least_squares_on_the_atoms_that_fire() -> None:
+    error = ACTIVATIONS.tokens - base_tokens(DICTIONARY, ACTIVATIONS.tokens, CODES, "replace")
+    found = refit(FIRINGS, error, ATOMS)
+    np.testing.assert_array_equal(found.latent, FIRINGS.latent)
+    before, after = explained(FIRINGS), explained(found)
+    for row in range(0, CODES.n_rows, 3):
+        mine = FIRINGS.row == row
+        directions = DICTIONARY.directions[FIRINGS.latent[mine]].astype(np.float64)
+        change = np.linalg.lstsq(directions.T, before[row], rcond=None)[0]
+        np.testing.assert_allclose(found.value[mine] - FIRINGS.value[mine], change, atol=2e-3 * np.abs(change).max())
+        assert np.abs(directions @ after[row]).max() < 1e-3 * np.abs(directions @ before[row]).max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.1, 0.9), st.sampled_from([3, 40]))
+def test_a_refit_finds_what_a_shrunken_code_holds_back(seed: int, share: float, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    atoms, true = rng.normal(size=(width, WIDTH)).astype(np.float32), rng.uniform(1, 2, 6).astype(np.float32)
+    latents = np.concatenate([rng.choice(width, 3, replace=False) for _ in range(2)])
+    rows = np.repeat([1, 4], 3)
+    tokens = np.zeros((3, 2, WIDTH), np.float32)
+    np.add.at(tokens.reshape(6, WIDTH), rows, true[:, None] * atoms[latents])
+    coded = Firings(rows, latents, share * true, (3, 2, width))
+    found = refit(coded, torch.from_numpy((1 - share) * tokens), torch.from_numpy(atoms))
+    np.testing.assert_allclose(found.value, true, rtol=2e-3)
+
+
+def test_where_atoms_are_one_and_the_same_the_change_is_shared() -> None:
+    atoms = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    coded = Firings(np.zeros(2, dtype=int), np.array([0, 1]), np.array([1.0, 0.0], np.float32), (1, 1, 3))
+    found = refit(coded, torch.tensor([[[2.0, 5.0]]]), atoms)
+    np.testing.assert_allclose(found.value, [2.0, 1.0], atol=1e-6)
+    nothing = replace(coded, row=np.zeros(0, int), latent=np.zeros(0, int), value=np.zeros(0, np.float32))
+    assert refit(nothing, torch.tensor([[[2.0, 5.0]]]), atoms) is nothing
+    assert refit(coded, torch.zeros(1, 1, 2), atoms).value.tolist() == [1.0, 0.0]

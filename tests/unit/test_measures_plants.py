@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.association import first_order
+from conceptbench.measures.concepts import Side, outside
+from conceptbench.measures.edits import Firings, removal
 from conceptbench.measures.plant_validation import (
     ESTIMANDS,
     Harvest,
@@ -65,7 +67,7 @@ def plant(field: tuple[Soil, Activations, Codes], name: str, seed: int = 0) -> P
 def scored(field: tuple[Soil, Activations, Codes], name: str) -> Harvest:
     soil, population, codes = field
     known = Known.of(soil.readout, population, soil.dictionary, codes)
-    return harvest(plant(field, name), 0, soil, known, known.edited(soil.selected, Q), Q)
+    return harvest(plant(field, name), 0, soil, known, Q)
 
 
 def test_relabelling_has_a_perception_of_exactly_zero_and_recruits_nothing(field) -> None:
@@ -73,6 +75,7 @@ def test_relabelling_has_a_perception_of_exactly_zero_and_recruits_nothing(field
     assert (found.estimated()["perception"] == 0).all() and (found.true()["perception"] == 0).all()
     np.testing.assert_array_equal(found.estimated()["mapping"], found.estimated()["gain"])
     assert (found.true()["recruited"] == 0).all() and (found.true()["beyond"] == 0).all()
+    assert (found.estimated()["beyond"] == 0).all() and found.estimated()["recruited"].any()
     assert plant(field, "relabel").change(field[1].tokens, field[1].targets) is field[1].tokens
     assert not torch.equal(plant(field, "relabel").texts, field[0].texts)
 
@@ -105,6 +108,31 @@ def test_recruiting_adds_atoms_that_never_fired(field) -> None:
     np.testing.assert_allclose(cosine.max(axis=1), 1, atol=1e-5)
     assert grown.change(population.tokens, population.targets, recruited=False) is population.tokens
     assert scored(field, "recruit").true()["recruited"].any()
+
+
+def test_a_refit_takes_out_what_was_recruited_and_the_codes_as_they_are_do_not(field) -> None:
+    soil, population, codes = field
+    grown, sets = plant(field, "recruit"), soil.selected.class_share >= Q
+    added = Activations(
+        population.rows, population.targets, grown.change(population.tokens, population.targets), population.prompts
+    )
+    side = Side(soil.readout, added, soil.dictionary.encode(added.numpy()))
+    atoms = torch.from_numpy(soil.dictionary.directions)
+    pushed = (added.tokens - population.tokens).norm(dim=(1, 2)) > 0
+
+    def left(side: Side, firings: Firings) -> float:
+        """Share of the recruited direction that an edit leaves on the images that have it."""
+        gone = outside(sets, side.activations.targets, firings)
+        rest = side.activations.tokens - removal(firings, gone, atoms)
+        before = Side(soil.readout, population, codes)
+        fitted = before.fitted(soil.dictionary)
+        plain = population.tokens - removal(fitted, outside(sets, population.targets, fitted), atoms)
+        direction = F.normalize(grown.added[torch.from_numpy(population.targets)], dim=1)[:, None]
+        there = ((rest - plain) * direction).sum(dim=2)[pushed]
+        return float(there.mean() / grown.added.norm(dim=1).max())
+
+    coded, fitted = left(side, Firings.of(side.codes)), left(side, side.fitted(soil.dictionary))
+    assert pushed.any() and 0 <= fitted < 0.75 * coded, (coded, fitted)
 
 
 def test_the_hook_and_the_stored_activations_give_the_same_bits(field) -> None:
@@ -150,11 +178,15 @@ def planted(level: dict[str, float], n: int = 40, classes: int = 6, seed: int = 
 
 LEVELS = {
     "zero_shot": 0.4,
-    "baseline": 0.35,
+    "baseline": 0.5,
+    "baseline_as_coded": 0.5,
     "perceived": 0.5,
-    "mapped": 0.55,
+    "hybrid": 0.55,
     "adapted": 0.8,
     "existing": 0.55,
+    "existing_as_coded": 0.7,
+    "restored": 0.6,
+    "restored_as_coded": 0.75,
     "unrecruited": 0.6,
 }
 

@@ -107,7 +107,7 @@ def test_concepts_give_all_sets_controls_and_metrics() -> None:
     which = {"followed": {"": DICTIONARIES}, "adapted": {"moved": DICTIONARIES}}
     table = measure_concepts("noise", BACKBONE, DATASET, ADAPTERS, which, SPEC)  # type: ignore[arg-type]
     followed = table[table["dictionary"] == "followed"]
-    assert set(followed["sets"]) == {"own", "predicted", "any", "matched", "permuted"}
+    assert set(followed["sets"]) == {"own", "predicted", "any", "matched", "permuted", "as_coded"}
     assert set(followed["q"]) == {0.5, 0.2} and set(table["seed"]) == {"0", "1", "all"}
     assert {"sufficient", "beyond", "existing_share"} <= set(followed["part"])
     pooled = followed[(followed["seed"] == "all") & (followed["sets"] == "own") & (followed["q"] == 0.5)]

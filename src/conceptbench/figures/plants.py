@@ -30,7 +30,8 @@ PARTS: dict[str, Key] = {
     "gain": Key("gain", "#000000", "D"),
     "perception": Key("perception", PALETTE[1], "o"),
     "mapping": Key("mapping", PALETTE[0], "s"),
-    "recruited": Key("recruited", PALETTE[2], "^"),
+    "recruited": Key("recruited", PALETTE[5], "<"),
+    "beyond": Key("recruited, less what was there before", PALETTE[2], "^"),
     "recruitment": Key("claim of recruitment", PALETTE[3], "P"),
     "remapping": Key("claim of remapping", PALETTE[4], "X"),
     "all": Key("all parts of the plant", NULL_COLOUR, "v"),
@@ -104,5 +105,6 @@ def _notes(shown: pd.DataFrame) -> list[str]:
         f"{n} repetitions of each plant: affected classes, atoms and images of split A vary with its seed, the images "
         f"scored are drawn anew. Bars: {INTERVAL} over the plant's seeds. Shaded: a coverage of 90 to 99 %; broken "
         f"line: {ALLOWED:g} % false positives. Contributions to accuracy in percentage points.",
-        "Exact: every image agrees, so the estimate is the truth and has no interval.",
+        "Exact: every image agrees, so the estimate is the truth and has no interval. All parts of the plant: gain, "
+        "perception, mapping and what is recruited, less what was there before.",
     ]

@@ -43,7 +43,7 @@ LIMITS = (-60.0, 160.0)
 
 @figure_look()
 def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = FORMATS, dpi: int = 150) -> None:
-    """Draw the recruited share of the gain, a row a task and method: as defined (left), beyond the baseline (right).
+    """Draw the recruited share of the gain, a row a task and method: as defined (left), beyond what was there (right).
 
     Args:
         concepts: table `concepts`; accuracy, all seeds, the main q (the one that has controls).
@@ -67,7 +67,7 @@ def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     for axes, part in ((left, "recruited_share"), (right, "beyond_share")):
         _panel(axes, shown[shown["part"] == part].merge(rows, on=["task", "method", "half"]), present)
     left.set_xlabel("recruited share of the gain (%)")
-    right.set_xlabel("less what zero-shot loses by the same edit (%)")
+    right.set_xlabel("less what these latents did before (%)")
     names = [f"{row.task} · {row.method}\n{row.half} classes" for row in rows.itertuples()]
     left.set_yticks(rows["at"], names)
     left.set_ylim(len(rows) - 0.45, -0.55)

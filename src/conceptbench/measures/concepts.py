@@ -6,30 +6,36 @@ split B all latents outside E_c are removed from the adapted model's activations
     x' = x^A - sum over j not in E_c of f_j(x^A) d_j
     existing = v(x', R_A) - v(Z, Z)      recruited = v(A, A) - v(x', R_A)      (they add up to the gain G)
 
-Removing latents outside E_c also costs the zero-shot model something, which no adaptation recruited:
+Removing latents outside E_c also takes away what they did before, which no adaptation recruited:
 
-    baseline = v(Z, Z) - v(x^Z without latents outside E_c, R_Z)      beyond = recruited - baseline
+    baseline = v(x^Z, R_A) - v(x^Z without latents outside E_c, R_A)
 
-`beyond` is zero when nothing changed, and is what the claim of recruitment rests on. Converse: `sufficient` =
-v(x^Z + recruited latents of x^A, R_A) - v(x^Z, R_A). v is accuracy or the mean log-likelihood of the true class.
+So the claim of recruitment rests on an edit that puts them back to their zero-shot values on the same image:
+
+    x'' = x^A - sum over j not in E_c of (f_j(x^A) - f_j(x^Z)) d_j        beyond = v(A, A) - v(x'', R_A)
+
+`beyond` is exactly zero when the activations did not change, whatever became of the readout. Converse: `sufficient` =
+v(x^Z + recruited latents of x^A, R_A) - v(x^Z, R_A). v is accuracy or the mean log-likelihood of the true class. f are
+the codes refitted to the token (`edits.refit`); `as_coded` are the same edits with the values that the encoder gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.measures.decomposition import NO_GAIN
-from conceptbench.measures.edits import Firings, atoms_in_raw_units, removal
+from conceptbench.measures.edits import Firings, atoms_in_raw_units, base_tokens, refit, removal
 from conceptbench.measures.matched import active_latents, matched_sets
 from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_means, seed_weights
@@ -56,6 +62,14 @@ class Side:
         """Log-probabilities without an edit."""
         return self.readout.predict(self.activations)
 
+    def fitted(self, dictionary: Dictionary) -> Firings:
+        """The firings, with values refitted to the tokens."""
+        firings, tokens = Firings.of(self.codes), self.activations.tokens
+        atoms = atoms_in_raw_units(dictionary, tokens)
+        error = tokens - base_tokens(dictionary, tokens, self.codes, "replace")
+        parts = [refit(firings.images(part)[0], error[part], atoms).value for part in self.activations.batches()]
+        return replace(firings, value=np.concatenate(parts))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -66,6 +80,30 @@ class Comparison:
     dictionary: Dictionary
     selected: Selected
     """Aggregates of split A under the zero-shot model."""
+    prompts: Float[Tensor, "prompt feature"]
+    """The adapted model's prompt states averaged over split A; zero-shot activations get these under its readout."""
+
+    @cached_property
+    def hybrid(self) -> Side:
+        """Zero-shot activations under the adapted readout."""
+        before, tokens = self.zero_shot.activations, self.zero_shot.activations.tokens
+        shared = self.prompts.to(tokens).expand(len(tokens), -1, -1)
+        activations = Activations(before.rows, before.targets, tokens, shared)
+        return Side(self.adapted.readout, activations, self.zero_shot.codes)
+
+    @cached_property
+    def fitted(self) -> dict[str, Firings]:
+        """Firings removed by each edit: of the zero-shot activations (`baseline`), of the adapted ones (`existing`)."""
+        return {name: side.fitted(self.dictionary) for name, side in self.sides.items()}
+
+    @cached_property
+    def sides(self) -> dict[str, Side]:
+        """What each edit is made on."""
+        return {"baseline": self.hybrid, "existing": self.adapted}
+
+    def members(self, q: float) -> Bool[np.ndarray, "class latent"]:
+        """E_c of every class."""
+        return np.asarray(self.selected.class_share >= max(q, np.finfo(np.float64).tiny))
 
 
 def score(found: Float[np.ndarray, "image class"], targets: NDArray[np.int64]) -> Scores:
@@ -87,14 +125,31 @@ def edited(
     return score(np.concatenate(parts), side.activations.targets)
 
 
+def restored(
+    side: Side,
+    now: tuple[Firings, Bool[np.ndarray, " firing"]],
+    before: tuple[Firings, Bool[np.ndarray, " firing"]],
+    atoms: Float[Tensor, "latent feature"],
+) -> Scores:
+    """Scores of the side's activations with the chosen firings `now` taken out and those `before` put in their place.
+
+    Where the two agree the activations are left as they are, bit for bit.
+    """
+    parts = []
+    for part in side.activations.batches():
+        new, old = (
+            removal(mine, chosen[where], atoms)
+            for (mine, where), chosen in ((firings.images(part), chosen) for firings, chosen in (now, before))
+        )
+        state = side.activations.tokens[part] - (new - old)
+        parts.append(side.readout.log_probabilities(state, side.activations.prompts[part]))
+    return score(np.concatenate(parts), side.activations.targets)
+
+
 def outside(
-    sets: Bool[np.ndarray, "class latent"], which: Sets, side: Side, plain: NDArray[np.float64], firings: Firings
+    sets: Bool[np.ndarray, "class latent"], of_image: Int64[np.ndarray, " image"], firings: Firings
 ) -> Bool[np.ndarray, " firing"]:
-    """Firings of latents outside the set of each image: of its class, of the predicted class, or of any class."""
-    if which == "any":
-        anywhere = np.asarray(sets.any(axis=0))
-        return np.asarray(~anywhere[firings.latent])
-    of_image = side.activations.targets if which == "own" else np.asarray(plain.argmax(axis=1))
+    """Firings of latents outside the set of the class that each image is given."""
     return np.asarray(~sets[of_image[firings.image], firings.latent])
 
 
@@ -104,69 +159,70 @@ def measure_pair(
     """Scores of every image under the edits, for each (sets, q).
 
     Returns:
-        zero_shot, adapted (unedited), existing (adapted without latents outside E), baseline (zero-shot without them).
+        zero_shot, adapted, hybrid (unedited; hybrid: zero-shot activations under the adapted readout), existing
+        (adapted without latents outside E), baseline (hybrid without them), restored (adapted with them as under
+        zero-shot).
     """
-    plain = {"zero_shot": pair.zero_shot.plain(), "adapted": pair.adapted.plain()}
-    unedited = {name: score(found, pair.adapted.activations.targets) for name, found in plain.items()}
+    plain = {"zero_shot": pair.zero_shot.plain(), "existing": pair.adapted.plain(), "baseline": pair.hybrid.plain()}
+    names = {"zero_shot": "zero_shot", "adapted": "existing", "hybrid": "baseline"}
+    unedited = {name: score(plain[of], pair.adapted.activations.targets) for name, of in names.items()}
     atoms = atoms_in_raw_units(pair.dictionary, pair.adapted.activations.tokens)
-    sides = {"baseline": (pair.zero_shot, "zero_shot"), "existing": (pair.adapted, "adapted")}
-    firings = {name: Firings.of(side.codes) for name, (side, _) in sides.items()}
     out = {}
     for which in which_sets:
         for q in qs:
-            sets = pair.selected.class_share >= max(q, np.finfo(np.float64).tiny)
-            found = dict(unedited)
-            for name, (side, of) in sides.items():
-                gone = outside(sets, which, side, plain[of], firings[name])
-                found[name] = edited(side, side.activations.tokens, firings[name], gone, atoms, -1)
+            sets, found = pair.members(q), dict(unedited)
+            if which == "any":
+                sets = np.broadcast_to(sets.any(axis=0), sets.shape)
+            for name, side in pair.sides.items():
+                firings, targets = pair.fitted[name], side.activations.targets
+                gone = outside(sets, plain[name].argmax(axis=1) if which == "predicted" else targets, firings)
+                found[name] = edited(side, side.activations.tokens, firings, gone, atoms, -1)
+            seen = plain["existing"].argmax(axis=1) if which == "predicted" else pair.adapted.activations.targets
+            now, before = ((f, outside(sets, seen, f)) for f in (pair.fitted["existing"], pair.fitted["baseline"]))
+            found["restored"] = restored(pair.adapted, now, before, atoms)
             out[str(which), q] = found
     return out
 
 
-def sufficiency(pair: Comparison, q: float, prompts: Float[Tensor, "prompt feature"]) -> dict[str, Scores]:
-    """Scores of the zero-shot activations under the adapted readout, without and with the recruited latents of A.
-
-    Args:
-        prompts: the adapted model's prompt states averaged over split A; zero-shot activations get these.
-    """
-    tokens, targets = pair.zero_shot.activations.tokens, pair.adapted.activations.targets
-    shared = prompts.to(tokens).expand(len(tokens), -1, -1)
-    hybrid = Side(
-        pair.adapted.readout,
-        Activations(pair.adapted.activations.rows, targets, tokens, shared),
-        pair.adapted.codes,
-    )
-    sets = pair.selected.class_share >= max(q, np.finfo(np.float64).tiny)
-    firings, atoms = Firings.of(pair.adapted.codes), atoms_in_raw_units(pair.dictionary, tokens)
-    gone = outside(sets, "own", pair.adapted, pair.adapted.plain(), firings)
-    return {
-        "hybrid": edited(hybrid, tokens, firings, np.zeros_like(gone), atoms, 1),
-        "with_recruited": edited(hybrid, tokens, firings, gone, atoms, 1),
-    }
+def sufficiency(pair: Comparison, q: float) -> dict[str, Scores]:
+    """Scores of the zero-shot activations under the adapted readout with the recruited latents of A."""
+    tokens, firings = pair.zero_shot.activations.tokens, pair.fitted["existing"]
+    atoms = atoms_in_raw_units(pair.dictionary, tokens)
+    gone = outside(pair.members(q), pair.adapted.activations.targets, firings)
+    return {"with_recruited": edited(pair.hybrid, tokens, firings, gone, atoms, 1)}
 
 
 def controls(pair: Comparison, q: float, rng: np.random.Generator) -> dict[str, dict[str, Scores]]:
     """The same scores with other latents removed, for the sets of each image's own class.
 
-    `matched`: as many latents out of E_c, alike in frequency and mass; `permuted`: outside the sets of permuted
-    classes (no class keeps its own).
+    `matched`: as many latents out of E_c, alike in frequency and mass on the adapted activations; `permuted`: outside
+    the sets of permuted classes (no class keeps its own); `as_coded`: the same latents as measured, by the values that
+    the encoder gave them.
     """
-    sets = pair.selected.class_share >= max(q, np.finfo(np.float64).tiny)
+    sets = pair.members(q)
     order = np.roll(rng.permutation(len(sets)), 1)
     wrong = np.empty(len(sets), dtype=np.int64)
     wrong[np.roll(order, -1)] = order
     atoms = atoms_in_raw_units(pair.dictionary, pair.adapted.activations.tokens)
-    out: dict[str, dict[str, Scores]] = {"matched": {}, "permuted": {}}
-    for name, side in (("baseline", pair.zero_shot), ("existing", pair.adapted)):
-        firings = Firings.of(side.codes)
-        permuted = ~sets[wrong[side.activations.targets[firings.image]], firings.latent]
-        out["permuted"][name] = edited(side, side.activations.tokens, firings, permuted, atoms, -1)
-        active = active_latents(side.codes, pair.dictionary, pair.selected.frequency)
-        known = sets[side.activations.targets[active.image], active.latent]
-        taken = matched_sets(active, ~known, known, rng)
-        gone = np.zeros((len(active.starts) - 1, pair.dictionary.width), dtype=bool)
-        gone[active.image[taken], active.latent[taken]] = True
-        out["matched"][name] = edited(side, side.activations.tokens, firings, firings.pick(gone), atoms, -1)
+    out: dict[str, dict[str, Scores]] = {}
+    active = active_latents(pair.adapted.codes, pair.dictionary, pair.selected.frequency)
+    targets = pair.adapted.activations.targets
+    known = sets[targets[active.image], active.latent]
+    taken = matched_sets(active, ~known, known, rng)
+    drawn = np.zeros((len(targets), pair.dictionary.width), dtype=bool)
+    drawn[active.image[taken], active.latent[taken]] = True
+    coded = {name: Firings.of(side.codes) for name, side in pair.sides.items()}
+    for control, of_side in (("matched", pair.fitted), ("permuted", pair.fitted), ("as_coded", coded)):
+        found: dict[str, Scores] = {}
+        edits: dict[str, tuple[Firings, Bool[np.ndarray, " firing"]]] = {}
+        for name, side in pair.sides.items():
+            firings = of_side[name]
+            own = wrong[targets] if control == "permuted" else targets
+            gone = firings.pick(drawn) if control == "matched" else outside(sets, own, firings)
+            edits[name] = (firings, gone)
+            found[name] = edited(side, side.activations.tokens, firings, gone, atoms, -1)
+        found["restored"] = restored(pair.adapted, edits["existing"], edits["baseline"], atoms)
+        out[control] = found
     return out
 
 
@@ -174,13 +230,13 @@ def part_scores(found: Mapping[str, Scores]) -> dict[str, Scores]:
     """Gain and parts of every image, from the scores of its edits."""
     gain = found["adapted"] - found["zero_shot"]
     recruited = found["adapted"] - found["existing"]
-    baseline = found["zero_shot"] - found["baseline"]
+    baseline = found["hybrid"] - found["baseline"]
     parts = {
         "gain": gain,
         "existing": gain - recruited,
         "recruited": recruited,
         "baseline": baseline,
-        "beyond": recruited - baseline,
+        "beyond": found["adapted"] - found["restored"],
     }
     if "with_recruited" in found:
         parts["sufficient"] = found["with_recruited"] - found["hybrid"]

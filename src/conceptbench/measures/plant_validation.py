@@ -15,27 +15,27 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.inference import bootstrap_mean
 from conceptbench.measures.association import Effects, remapping_draws, shared_latents
-from conceptbench.measures.concepts import OUTCOMES, Scores, Side, edited, outside, part_scores, score
+from conceptbench.measures.concepts import OUTCOMES, Scores, Side, edited, outside, part_scores, restored, score
 from conceptbench.measures.decomposition import shapley
 from conceptbench.measures.edits import Firings, atoms_in_raw_units
 from conceptbench.measures.plants import Plant, Soil
 from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.resampling import image_weights
-from conceptbench.measures.selection import Selected
 
-ESTIMANDS: Final = ("gain", "perception", "mapping", "recruited", "beyond")
-"""Parts that are estimated; each but the gain also as a share of it."""
-HEADLINE: Final = ("gain", "perception", "mapping", "recruited")
-"""Parts that make the one coverage of a plant."""
+ESTIMANDS: Final = ("gain", "perception", "mapping", "recruited", "beyond", "as_coded")
+"""Parts that are estimated; each but the gain also as a share of it. `as_coded` is `beyond` without the refit."""
+HEADLINE: Final = ("gain", "perception", "mapping", "beyond")
+"""Parts that make the one coverage of a plant: what the claims of remapping and of recruitment rest on."""
 DRAWS: Final = 300
 """Bootstrap samples of an interval in a repetition."""
 RECRUITMENT, REMAPPING = "recruitment", "remapping"
+EDITS: Final = ("existing", "baseline", "restored")
 _PLAYERS: Final = ("perception", "mapping")
 
 
@@ -50,73 +50,97 @@ class Harvest:
 
     def estimated(self) -> dict[str, Scores]:
         """The parts as the measures estimate them, image by image."""
-        return self._parts(part_scores(self.scores))
+        coded = part_scores({name: self.scores[f"{name}_as_coded"] for name in EDITS} | self._unedited())
+        return self._parts(part_scores(self.scores), coded)
 
     def true(self) -> dict[str, Scores]:
         """The parts under the known truth: `existing` is the plant without what it recruited, and costs nothing."""
-        known = dict(self.scores)
-        known["existing"], known["baseline"] = known["unrecruited"], known["zero_shot"]
-        return self._parts(part_scores(known))
+        left = self.scores["unrecruited"]
+        known = {"existing": left, "restored": left, "baseline": self.scores["hybrid"]}
+        parts = part_scores(known | self._unedited())
+        return self._parts(parts, parts)
 
-    def _parts(self, parts: Mapping[str, Scores]) -> dict[str, Scores]:
+    def _unedited(self) -> dict[str, Scores]:
+        return {name: self.scores[name] for name in ("zero_shot", "adapted", "hybrid")}
+
+    def _parts(self, parts: Mapping[str, Scores], coded: Mapping[str, Scores]) -> dict[str, Scores]:
         names = {frozenset[str](): "zero_shot", frozenset({"perception"}): "perceived"}
-        names |= {frozenset({"mapping"}): "mapped", frozenset(_PLAYERS): "adapted"}
+        names |= {frozenset({"mapping"}): "hybrid", frozenset(_PLAYERS): "adapted"}
         values = shapley({coalition: self.scores[name] for coalition, name in names.items()}, _PLAYERS)
-        return {name: values[name] if name in values else parts[name] for name in ESTIMANDS}
+        return {**parts, **values, "as_coded": coded["beyond"]}
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """The population under the zero-shot model: scored once, for all plants."""
+    """The population under the zero-shot model: scored and encoded once, for all plants."""
 
-    readout: Readout
-    activations: Activations
+    side: Side
     dictionary: Dictionary
-    codes: Codes
     plain: Float[np.ndarray, "image class"]
+    fitted: Firings
 
     @classmethod
     def of(cls, readout: Readout, activations: Activations, dictionary: Dictionary, codes: Codes) -> Known:
         """The population with its unedited predictions."""
-        return cls(readout, activations, dictionary, codes, readout.predict(activations))
-
-    def edited(self, selected: Selected, q: float) -> Scores:
-        """Scores of the zero-shot model without the latents outside each image's class."""
-        side = Side(self.readout, self.activations, self.codes)
-        return _without_outside(side, self.plain, self.dictionary, selected, q)
+        side = Side(readout, activations, codes)
+        return cls(side, dictionary, side.plain(), side.fitted(dictionary))
 
 
-def harvest(plant: Plant, seed: int, soil: Soil, known: Known, baseline: Scores, q: float) -> Harvest:
+def harvest(plant: Plant, seed: int, soil: Soil, known: Known, q: float) -> Harvest:
     """Scores of the population: hybrids, edits by the dictionary, and the plant without what it recruited.
 
     Args:
-        known: the population, on images that the soil does not hold. baseline: `known.edited` with the soil's sets.
+        known: the population, on images that the soil does not hold.
     """
-    field, targets = known.activations, known.activations.targets
-    zero_shot = known.readout
+    field, targets, zero_shot = known.side.activations, known.side.activations.targets, known.side.readout
     planted = Readout(zero_shot.backbone, plant, zero_shot.block, zero_shot.class_names)
     changed = _with(field, plant.change(field.tokens, targets))
-    codes = known.codes if changed is field else soil.dictionary.encode(changed.numpy())
-    adapted = planted.predict(changed)
     without = _with(field, plant.change(field.tokens, targets, recruited=False))
-    found = {
-        "zero_shot": score(known.plain, targets),
-        "adapted": score(adapted, targets),
-        "baseline": baseline,
-        "existing": _without_outside(Side(planted, changed, codes), adapted, soil.dictionary, soil.selected, q),
-        "perceived": score(known.plain if changed is field else zero_shot.predict(changed), targets),
-        "mapped": score(adapted if changed is field else planted.predict(field), targets),
-        "unrecruited": score(adapted if without is field and changed is field else planted.predict(without), targets),
+    hybrid, sets = Side(planted, field, known.side.codes), soil.selected.class_share >= q
+    found = {"zero_shot": score(known.plain, targets), "hybrid": score(hybrid.plain(), targets)}
+    found |= _without_outside("baseline", hybrid, known.fitted, known.dictionary, sets)
+    if changed is field:
+        return Harvest(plant.name, seed, found | _unchanged(found), targets)
+    adapted = Side(planted, changed, known.dictionary.encode(changed.numpy()))
+    found |= {
+        "adapted": score(adapted.plain(), targets),
+        "perceived": score(zero_shot.predict(changed), targets),
+        "unrecruited": found["hybrid"] if without is field else score(planted.predict(without), targets),
     }
+    fitted = adapted.fitted(known.dictionary)
+    found |= _without_outside("existing", adapted, fitted, known.dictionary, sets)
+    found |= _restored(adapted, fitted, known, sets)
     return Harvest(plant.name, seed, found, targets)
 
 
+def _unchanged(found: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The other scores of a plant that leaves the activations alone."""
+    same = {f"existing{suffix}": found[f"baseline{suffix}"] for suffix in ("", "_as_coded")}
+    same |= {f"restored{suffix}": found["hybrid"] for suffix in ("", "_as_coded")}
+    return same | {"adapted": found["hybrid"], "perceived": found["zero_shot"], "unrecruited": found["hybrid"]}
+
+
 def _without_outside(
-    side: Side, plain: NDArray[np.float64], dictionary: Dictionary, selected: Selected, q: float
-) -> Scores:
-    firings, tokens = Firings.of(side.codes), side.activations.tokens
-    gone = outside(selected.class_share >= q, "own", side, plain, firings)
-    return edited(side, tokens, firings, gone, atoms_in_raw_units(dictionary, tokens), -1)
+    name: str, side: Side, fitted: Firings, dictionary: Dictionary, sets: Bool[np.ndarray, "class latent"]
+) -> dict[str, Scores]:
+    """Scores without the latents outside the class of each image, by refitted values and by those of the codes."""
+    tokens, gone = side.activations.tokens, outside(sets, side.activations.targets, fitted)
+    atoms = atoms_in_raw_units(dictionary, tokens)
+    return {
+        name: edited(side, tokens, fitted, gone, atoms, -1),
+        f"{name}_as_coded": edited(side, tokens, Firings.of(side.codes), gone, atoms, -1),
+    }
+
+
+def _restored(side: Side, fitted: Firings, known: Known, sets: Bool[np.ndarray, "class latent"]) -> dict[str, Scores]:
+    """Scores with the latents outside the class of each image as on the zero-shot activations, by both values."""
+    targets, atoms = side.activations.targets, atoms_in_raw_units(known.dictionary, side.activations.tokens)
+    both = {"": (fitted, known.fitted), "_as_coded": (Firings.of(side.codes), Firings.of(known.side.codes))}
+    found = {}
+    for suffix, pair in both.items():
+        now, before = ((firings, outside(sets, targets, firings)) for firings in pair)
+        found[f"restored{suffix}"] = restored(side, now, before, atoms)
+    return found
 
 
 def _with(population: Activations, tokens: Any) -> Activations:
@@ -187,8 +211,8 @@ def false_positives(
         nulls: the null plant for every seed. effects: first-order effects of the zero-shot model on the population.
 
     Returns:
-        rows with plant, seed, repetition, claim (recruitment: `beyond` above 0 in accuracy; remapping: the mean over
-        classes above 0), estimate, low, high, claimed.
+        rows with plant, seed, repetition, claim (recruitment: `recruited` of one sample less `baseline` of the other
+        above 0 in accuracy; remapping: the mean over classes above 0), estimate, low, high, claimed.
     """
     rows = []
     for field in nulls:

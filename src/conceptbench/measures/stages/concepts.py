@@ -55,8 +55,8 @@ def measure_concepts(
         dictionaries: which (followed, random, adapted) -> method ("" serves all) -> seed -> dictionary.
 
     Returns:
-        task, method, half, dictionary, sets (own, predicted, any, matched, permuted), q, outcome, part, estimate, low,
-        high, n, seed, note.
+        task, method, half, dictionary, sets (own, predicted, any, matched, permuted, as_coded), q, outcome, part,
+        estimate, low, high, n, seed, note.
     """
     options = spec["concepts"]
     images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
@@ -100,13 +100,13 @@ def _scores(
     before = models[ZERO_SHOT]
     targets = before.activations[SPLIT_A].targets
     selected = select_on(before.codes[SPLIT_A], targets, len(before.readout.class_names), spec["firing_threshold"])
-    pair = Comparison(sides[ZERO_SHOT], sides[method], dictionary, selected)
+    prompts = averaged_prompts(models[method].activations[SPLIT_A])
+    pair = Comparison(sides[ZERO_SHOT], sides[method], dictionary, selected, prompts)
     main = options["q"]
     qs = [main, *(q for q in options["q_sweep"] if q != main)] if which == FOLLOWED else [main]
     found = measure_pair(pair, qs)
     if which == FOLLOWED:
-        prompts = averaged_prompts(models[method].activations[SPLIT_A])
-        found["own", main] |= sufficiency(pair, main, prompts)
+        found["own", main] |= sufficiency(pair, main)
         for control, scores in controls(pair, main, stream).items():
             found[control, main] = found["own", main] | scores
     yield from found.items()

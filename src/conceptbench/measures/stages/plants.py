@@ -58,15 +58,14 @@ def measure_plants(
     nulls: list[Harvest] = []
     for seed in range(options["seeds"]):
         mine = _subset(soil, spec, rng(base, "plants", "soil", seed))
-        baseline = known.edited(mine.selected, options["q"])
         for name in PLANTS:
             plant = grow(name, mine, rng(base, "plants", name, seed))
-            found = harvest(plant, seed, mine, known, baseline, options["q"])
+            found = harvest(plant, seed, mine, known, options["q"])
             nulls += [found] if name == "null" else []
             rows += repetitions(
                 found, options["resamples"], options["images"], rng(base, "plants", name, seed, "draws")
             )
-    effects = first_order(readout, field, dictionary, known.codes)
+    effects = first_order(readout, field, dictionary, known.side.codes)
     stream = rng(base, "plants", "claims")
     claims = false_positives(nulls, effects, options["resamples"], options["images"], HALVINGS, stream)
     repeated, claimed = pd.DataFrame(rows), pd.DataFrame(claims)
