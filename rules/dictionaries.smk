@@ -1,13 +1,18 @@
 # Dictionaries: all methods, blocks and seeds of a backbone in one job, one pass over the tokens of a block.
 
+LIVE = CONFIG.dictionaries.live
+STORED = f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json"
+LEARNT_FROM = {} if LIVE else {"activations": STORED}
+"""Stored tokens, unless the backbone computes them on demand."""
+
 
 rule learn_dictionaries:
     input:
+        **LEARNT_FROM,
         backbone=f"{R}/backbones/{{backbone}}/card.json",
-        activations=f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json",
         dataset=f"{R}/datasets/{CONFIG.dictionaries.train_on}/card.json",
         stamp=stamps("learn_dictionaries", backbone=CONFIG.hooks),
-        code=code("dictionaries", "seeds", "tables"),
+        code=code("dictionaries", "seeds", "tables", *(["activations", *RUNNING] if LIVE else [])),
     output:
         manifest=f"{R}/dictionaries/{{backbone}}/manifest.json",
     log:

@@ -78,6 +78,14 @@ def data_root(snakemake: Any) -> Path | None:
     return Path(folder) if folder else None
 
 
+def rows_of(dataset: Any, spec: dict[str, Any]) -> list[int] | None:
+    """Rows of the splits that a stamp names, in their order; None, which means all, where it names none."""
+    if "splits" not in spec:
+        return None
+    known = [split for split in spec["splits"] if split in dataset.card["splits"]]
+    return [int(row) for split in known for row in dataset.rows(split)]
+
+
 _GPUS = {0: "no GPU", 1: "1 GPU"}
 
 

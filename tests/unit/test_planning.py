@@ -168,9 +168,7 @@ def test_a_gpu_does_operations_at_its_own_speed() -> None:
 
 def finished_run(folder: Path, chosen: Config, seconds_per: dict[str, float], cores: int) -> FinishedRun:
     """A run whose jobs took exactly what `seconds_per` unit says, one after another."""
-    (folder / "metrics.json").parent.mkdir(parents=True)
-    (folder / "metrics.json").write_text("{}")
-    (folder / "tables").mkdir()
+    (folder / "tables").mkdir(parents=True)
     (folder / "tables" / "a.csv").write_bytes(b"0" * 1000)
     now = 1000.0
     for one in all_jobs(chosen, 32.0):
@@ -181,7 +179,10 @@ def finished_run(folder: Path, chosen: Config, seconds_per: dict[str, float], co
         timing = {"rule": one.rule, "work_seconds": took, "start_up_seconds": 1.5, "ended": now}
         for path, text in (
             (Path(f"{folder / 'logs' / place}.timing.json"), json.dumps(timing)),
-            (Path(f"{folder / 'benchmarks' / place}.tsv"), f"s\tmax_rss\n{took}\t{300 + one.arrays / 2**20}\n"),
+            (
+                Path(f"{folder / 'benchmarks' / place}.tsv"),
+                f"s\tmax_rss\tcpu_time\n{took}\t{300 + one.arrays / 2**20}\t{took / 2}\n",
+            ),
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -218,8 +219,16 @@ def test_benchmarks_at_real_sizes_count_beside_the_jobs(tmp_path: Path) -> None:
     assert found["token"] == pytest.approx(1e-5, rel=0.01)
 
 
-def test_an_unfinished_run_and_a_file_that_is_no_rates_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConceptBenchError, match=r"is no finished run: it has no metrics\.json"):
+def test_a_busy_machine_serves_for_what_was_not_measured_elsewhere(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", config(), {"forward_gflop": 0.02, "repetition": 4.0}, 2)
+    lacking = config({"adaptations": {"tasks": []}, "measures": {"latents_on": ["scenes"]}})
+    found = learn_rates([finished_run(tmp_path / "lacking", lacking, {"forward_gflop": 0.02}, 2)], 2, busy=[run])
+    assert found.rules["measure_decomposition"].seconds["forward_gflop"] == pytest.approx(0.01)  # its CPU time
+    assert found.rules["record_activations"].seconds["forward_gflop"] == pytest.approx(0.02)
+
+
+def test_a_folder_that_was_never_run_and_a_file_that_is_no_rates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConceptBenchError, match="is no run: it has no folder benchmarks"):
         FinishedRun.parse(str(tmp_path), BASE)
     (tmp_path / "rates.json").write_text("{}")
     with pytest.raises(ConceptBenchError, match="is no file of rates; make it with: conceptbench rates"):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -74,3 +76,21 @@ def test_a_disk_that_is_too_small_is_said_before_the_run_starts(empty: Workspace
     assert_refused(done, "Experiment smoke needs ")
     assert "GB free" in done.stdout and "record fewer images" in done.stdout
     assert not list(empty.results.glob("logs/**/*.log"))
+
+
+def test_two_runs_on_one_results_folder(empty: Workspace) -> None:
+    target = "results/smoke/backbones/random-local/card.json"
+    first = subprocess.Popen(
+        empty.command(target),
+        cwd=empty.folder,
+        env=empty.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+    locks, deadline = empty.folder / ".snakemake" / "locks", time.monotonic() + 60
+    while not (locks.is_dir() and list(locks.iterdir())) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    done = empty.snakemake(target, check=False)
+    assert first.wait(timeout=300) == 0
+    assert_refused(done, "Directory cannot be locked")
+    assert (empty.folder / target).is_file()

@@ -89,7 +89,7 @@ def run(
         try:
             for batch, pixels in _prefetch(loaders, plan, backbone, dataset, ids, clock, workers):
                 with clock.measure("forward"):
-                    tokens = _forward(backbone, pixels, spec)
+                    tokens = one_pass(backbone, pixels, spec, spec.blocks)
                 with clock.measure("waiting_for_writer"):
                     while len(writes) >= _WRITE_BEHIND or (writes and writes[0].done()):
                         writes.popleft().result()
@@ -118,7 +118,7 @@ def _prefetch(
     upcoming = iter(plan)
     while True:
         while len(waiting) < _READ_AHEAD + workers and (batch := next(upcoming, None)) is not None:
-            waiting.append((batch, loaders.submit(_load, backbone, dataset, ids[batch.start : batch.stop])))
+            waiting.append((batch, loaders.submit(load_pixels, backbone, dataset, ids[batch.start : batch.stop])))
         if not waiting:
             return
         batch, future = waiting.popleft()
@@ -127,7 +127,7 @@ def _prefetch(
         yield batch, pixels
 
 
-def _load(backbone: TokenModel, dataset: ImageSource, rows: RowIds) -> Tensor:
+def load_pixels(backbone: TokenModel, dataset: ImageSource, rows: RowIds) -> Tensor:
     """Rendered images come as one array; files have sizes of their own and come one by one."""
     paths = dataset.manifest["path"].iloc[rows]
     if (paths == "").all():
@@ -135,14 +135,14 @@ def _load(backbone: TokenModel, dataset: ImageSource, rows: RowIds) -> Tensor:
     return backbone.preprocess([dataset.pil(int(row)) for row in rows])
 
 
-def _forward(backbone: TokenModel, pixels: Tensor, spec: StoreSpec) -> dict[int, Tensor]:
-    """Tokens of every block, without those an adaptation appended; waits for a GPU to finish."""
+def one_pass(backbone: TokenModel, pixels: Tensor, spec: StoreSpec, blocks: Sequence[int]) -> dict[int, Tensor]:
+    """Tokens behind some blocks, without those an adaptation appended; waits for a GPU to finish."""
     device = torch.device(backbone.device)
     precision = dict(spec.execution).get("precision")
     mixed = torch.autocast(device.type, getattr(torch, precision)) if precision else nullcontext()
     with mixed:
-        found = backbone.tokens(pixels.to(device), spec.blocks)
-    for block in spec.blocks:
+        found = backbone.tokens(pixels.to(device), blocks)
+    for block in blocks:
         shape = tuple(found[block].shape)
         if shape[0] != len(pixels) or shape[1] < spec.n_tokens or shape[2] != spec.width:
             raise ConceptBenchError(
@@ -151,7 +151,7 @@ def _forward(backbone: TokenModel, pixels: Tensor, spec: StoreSpec) -> dict[int,
             )
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return {block: found[block][:, : spec.n_tokens] for block in spec.blocks}
+    return {block: found[block][:, : spec.n_tokens] for block in blocks}
 
 
 def _write(
@@ -161,12 +161,14 @@ def _write(
     ids: RowIds,
 ) -> None:
     rows = ids[batch.start : batch.stop]
-    folder.append(batch.shard, {block: _convert(folder.spec, block, values, rows) for block, values in tokens.items()})
+    folder.append(
+        batch.shard, {block: stored_values(folder.spec, block, values, rows) for block, values in tokens.items()}
+    )
     if batch.last:
         folder.finish(batch.shard)
 
 
-def _convert(spec: StoreSpec, block: int, values: Tensor, rows: RowIds) -> Values:
+def stored_values(spec: StoreSpec, block: int, values: Tensor, rows: RowIds) -> Values:
     """Tokens in the stored dtype.
 
     Raises:

@@ -18,6 +18,14 @@ def add(commands: Commands) -> None:
         "them, and write seconds a unit by rule.",
     )
     parser.add_argument("runs", nargs="+", metavar="FOLDER[=OVERLAY,...]", help="results/<experiment>, its overlays")
+    parser.add_argument(
+        "--busy",
+        nargs="*",
+        default=[],
+        metavar="FOLDER[=OVERLAY,...]",
+        help="runs while others used the machine too: "
+        "they serve, by their CPU time, for rules that the other runs lack",
+    )
     parser.add_argument("--base", type=Path, default=Path("config.yaml"), help="configuration under the overlays")
     parser.add_argument("--cores", type=int, default=2, help="cores that the runs had (default 2)")
     parser.add_argument(
@@ -32,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from conceptbench.planning.learnt import FinishedRun, learn_rates
 
     runs = [FinishedRun.parse(text, options.base) for text in options.runs]
-    rates = learn_rates(runs, options.cores, options.benchmarks)
+    busy = [FinishedRun.parse(text, options.base) for text in options.busy]
+    rates = learn_rates(runs, options.cores, options.benchmarks, busy)
     write_json(rates.to_json(), options.output)
     jobs = sum(rate.jobs for rate in rates.rules.values())
     print(f"{options.output}: {len(rates.rules)} rules from {jobs} jobs of {', '.join(rates.runs)}")

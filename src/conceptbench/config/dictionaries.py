@@ -70,6 +70,9 @@ class Dictionaries(Section):
     """Data set whose train split the dictionaries learn from; its val split is held out for their metrics."""
     images: Count | None = None
     """Use only this many training images; null uses all."""
+    live: bool = False
+    """Learn from the backbone itself, a pass over the images for each block and epoch, instead of from stored
+    activations; of the train split nothing is stored then, and memory and disk do not grow with it."""
     methods: Annotated[dict[Name, DictionaryMethod], Field(min_length=1)]
     """Dictionaries by name."""
     halves: tuple[Name, ...] = ()

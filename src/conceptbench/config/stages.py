@@ -45,7 +45,8 @@ def _backbone(config: Config, *, backbone: str) -> Spec:
 
 
 def _record_activations(config: Config, *, backbone: str, dataset: str) -> Spec:
-    return {"backbone": backbone, "dataset": dataset, "blocks": list(config.hooks[backbone]), **_precision(config)}
+    spec = {"backbone": backbone, "dataset": dataset, "blocks": list(config.hooks[backbone]), **_precision(config)}
+    return {**spec, "splits": list(MEASURED_SPLITS)} if config.dictionaries.live else spec
 
 
 def _precision(config: Config) -> Spec:
@@ -67,9 +68,10 @@ def _repetitions(config: Config, method: str) -> list[int]:
 
 
 def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
-    section = _plain(config.dictionaries)
+    section = _plain(config.dictionaries, exclude=None if config.dictionaries.live else {"live"})
+    computed = _precision(config) if config.dictionaries.live else {}
     sources = _sources(config.dictionaries.methods)
-    return {**_dictionary_grid(config, backbone), "seed": config.seed, **section, **sources}
+    return {**_dictionary_grid(config, backbone), "seed": config.seed, **section, **computed, **sources}
 
 
 def _sources(methods: Mapping[str, DictionaryMethod]) -> Spec:

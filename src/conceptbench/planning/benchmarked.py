@@ -62,3 +62,5 @@ def _recording(row: Mapping[str, Any]) -> Iterator[Sample]:
         yield _sample("record_activations", {"pass": 1, "forward_gflop": row["gflop"]}, row["images_per_s"])
     if row["method"] == "verify":
         yield _sample("gather_activations", {"stored_gib": 1}, row["gib_per_s"])
+    if row["method"] == "decode":
+        yield _sample("photographs", {"file": 1}, row["images_per_s"])

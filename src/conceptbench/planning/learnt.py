@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -34,6 +34,8 @@ class Observed:
     """Seconds of its work, with the threads it asks for."""
     ended: float
     mib: float
+    cpu_seconds: float
+    """Sampled by the engine: less exact than wall time, but not lengthened by others on the machine."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class FinishedRun:
 
     @classmethod
     def parse(cls, text: str, base: Path) -> "FinishedRun":
-        """Read `results/<experiment>` or `results/<experiment>=overlay.yaml,overlay.yaml`."""
+        """Read `results/<experiment>` or `results/<experiment>=overlay.yaml,overlay.yaml`.
+
+        Raises:
+            ConceptBenchError: when it was never run.
+        """
         folder, _, overlays = text.partition("=")
         found = Path(folder)
-        if not (found / "metrics.json").is_file():
-            raise ConceptBenchError(f"{found} is no finished run: it has no metrics.json; finish it first.")
+        if not (found / "benchmarks").is_dir():
+            raise ConceptBenchError(f"{found} is no run: it has no folder benchmarks; run the workflow first.")
         return cls(found, load_config(base, *(path for path in overlays.split(",") if path)))
 
     def jobs(self, penalised_l0: float) -> list[Job]:
@@ -58,7 +64,9 @@ class FinishedRun:
         return [*pipeline_jobs(study), *measuring_jobs(study)]
 
 
-def learn_rates(runs: Sequence[FinishedRun], cores: int, benchmarks: Path | None = None) -> Rates:
+def learn_rates(
+    runs: Sequence[FinishedRun], cores: int, benchmarks: Path | None = None, busy: Sequence[FinishedRun] = ()
+) -> Rates:
     """Return the rates of the machine on which these runs were made.
 
     Of every rule, the seconds of work of its jobs are explained by their amounts with coefficients that are not
@@ -68,6 +76,8 @@ def learn_rates(runs: Sequence[FinishedRun], cores: int, benchmarks: Path | None
         runs: finished runs, made one after another on one machine.
         cores: cores they had; a job with fewer than it asks for was slower in proportion.
         benchmarks: folder with results of benchmarks, which count beside the jobs (`benchmarked.read_samples`).
+        busy: runs on the same machine while it was also used by others. They only serve for rules that the other runs
+            lack, with the CPU time of their jobs.
 
     Raises:
         ConceptBenchError: when a run has no benchmarks, or jobs on a GPU are among them.
@@ -77,6 +87,8 @@ def learn_rates(runs: Sequence[FinishedRun], cores: int, benchmarks: Path | None
     rules: dict[str, list[Observed]] = {}
     for one in observed:
         rules.setdefault(one.job.rule, []).append(one)
+    for one in [one for run in busy for one in _observe(run, penalised, cores) if one.job.rule not in rules]:
+        rules.setdefault(one.job.rule, []).append(replace(one, seconds=min(one.cpu_seconds, one.seconds)))
     if not rules:
         raise ConceptBenchError(f"{runs[0].folder} has no benchmarks of its jobs; run the workflow to its end first.")
     timed = read_samples(benchmarks) if benchmarks else []
@@ -94,7 +106,7 @@ def learn_rates(runs: Sequence[FinishedRun], cores: int, benchmarks: Path | None
         penalised_l0=round(penalised, 2),
         gap=round(gap, 2),
         machine=_machine(runs[0].folder),
-        runs=tuple(run.config.experiment for run in runs),
+        runs=tuple(run.config.experiment for run in (*runs, *busy)),
     )
 
 
@@ -106,21 +118,22 @@ def _observe(run: FinishedRun, penalised: float, cores: int) -> list[Observed]:
         benchmark = Path(f"{run.folder / 'benchmarks' / place}.tsv")
         if not timing.is_file() or not benchmark.is_file():
             continue
-        took, memory = read_json(timing), _peak_mib(benchmark)
+        took, (memory, cpu) = read_json(timing), _sampled(benchmark)
         share = min(job.threads, cores) / job.threads
         seconds = float(took["work_seconds"]) * share
-        found.append(Observed(job, float(took["start_up_seconds"]), seconds, float(took["ended"]), memory))
+        found.append(Observed(job, float(took["start_up_seconds"]), seconds, float(took["ended"]), memory, cpu))
     return found
 
 
-def _peak_mib(path: Path) -> float:
-    """The column `max_rss` of Snakemake's benchmark, in MiB."""
+def _sampled(path: Path) -> tuple[float, float]:
+    """Memory in MiB and CPU seconds of a job, from the engine's benchmark; 0 where it was too short for a sample."""
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    try:
-        return max(float(row["max_rss"]) for row in rows if row["max_rss"] not in ("-", "NA"))
-    except (KeyError, ValueError):
-        return 0.0
+    found = []
+    for column in ("max_rss", "cpu_time"):
+        values = [row.get(column) for row in rows]
+        found.append(max((float(value) for value in values if value not in (None, "-", "NA", "")), default=0.0))
+    return found[0], found[1]
 
 
 def _rate(group: Sequence[Observed], timed: Sequence[Sample]) -> RuleRate:

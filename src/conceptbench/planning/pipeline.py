@@ -71,8 +71,9 @@ def recording_arrays(study: Study, backbone: str, blocks: int) -> float:
 def _recording(study: Study, backbone: str, dataset: str) -> Iterator[Job]:
     tower, images = study.towers[backbone], study.images[dataset]
     blocks, parts = study.config.hooks[backbone], study.config.record.jobs
-    stored = images.all * tower.image.tokens * tower.image.width * VALUE_BYTES * len(blocks)
-    share = images.all / parts
+    count = images.measured if study.config.dictionaries.live else images.all
+    stored = count * tower.image.tokens * tower.image.width * VALUE_BYTES * len(blocks)
+    share = count / parts
     amounts: dict[Unit, float] = {"job": 1, "pass": share, "forward_gflop": share * tower.image_gflop(blocks[-1])}
     if images.files:
         amounts["file"] = share
@@ -131,7 +132,13 @@ def _learning(study: Study, backbone: str) -> Job:
     halved = [one for one in learnt if one.name in study.config.dictionaries.halves]
     twice = [*learnt, *halved]  # two halves of the tokens make one pass more
     amounts = learning_amounts(twice, d, tokens * blocks)
-    needs = (recorded(study, backbone, train_on), f"prepare_dataset/{train_on}", backbone_job(study, backbone))
+    needs: tuple[str, ...] = (f"prepare_dataset/{train_on}", backbone_job(study, backbone))
+    if study.config.dictionaries.live:
+        passes = training_images(study) * max(one.epochs for one in learnt)
+        amounts["pass"] = passes * blocks
+        amounts["forward_gflop"] = passes * sum(tower.image_gflop(block) for block in study.config.hooks[backbone])
+    else:
+        needs = (recorded(study, backbone, train_on), *needs)
     arrays = learning_arrays(learnt, d, tokens, HELD_OUT_IMAGES * tower.image.tokens)
     leaves: dict[Folder, float] = {
         "dictionaries": blocks * (dictionary_bytes(learnt, d) + 2 * dictionary_bytes(halved, d))
