@@ -6,8 +6,8 @@ import torch
 
 from conceptbench.dictionaries.learner import Parameters
 from conceptbench.dictionaries.specs import TopK
-from conceptbench.dictionaries.topk import TorchTopK, aux_loss
 from conceptbench.dictionaries.topk_fused import FusedTopK
+from conceptbench.dictionaries.topk_torch import TorchTopK, aux_loss
 
 D, WIDTH, TOKENS, K, AUX = 12, 40, 64, 5, 6
 

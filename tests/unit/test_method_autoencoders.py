@@ -9,7 +9,7 @@ from conceptbench.dictionaries import specify
 from conceptbench.dictionaries.archetypal import NearHull, candidates_of
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken, whole
 from conceptbench.dictionaries.specs import Archetypal
-from conceptbench.dictionaries.topk import aux_loss
+from conceptbench.dictionaries.topk_torch import aux_loss
 from conceptbench.errors import ConceptBenchError
 
 TOKENS, HELD_OUT = planted(8_192, 1), planted(2_048, 2)

@@ -30,7 +30,7 @@ from conceptbench.dictionaries.rules import CodeRule, KeepLargest
 from conceptbench.dictionaries.schedules import learning_rate
 from conceptbench.dictionaries.specs import Revived
 from conceptbench.dictionaries.thresholds import CALIBRATION_TILE, CALIBRATION_TOKENS
-from conceptbench.dictionaries.topk import aux_loss
+from conceptbench.dictionaries.topk_torch import aux_loss
 
 Reconstruction: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From (target [token, feature], codes, atoms) to (sum of squared errors, residual [token, feature])."""

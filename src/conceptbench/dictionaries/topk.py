@@ -1,101 +1,27 @@
-"""TopK autoencoder with AuxK: the losses in plain torch, and the learner that takes the fused step on a CPU."""
+"""TopK autoencoder with AuxK: the learner that takes the fused step on a CPU and torch's on a GPU or on several."""
 
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
 from conceptbench.dictionaries.dictionary import Dictionary
-from conceptbench.dictionaries.learner import (
-    TINY,
-    FiringClock,
-    Parameters,
-    Setting,
-    StepReport,
-    remove_radial_,
-    total_variation,
-    unit_rows,
-)
+from conceptbench.dictionaries.distributed import DataParallelTopK, in_group
+from conceptbench.dictionaries.learner import FiringClock, Parameters, Setting, StepReport
 from conceptbench.dictionaries.rules import KeepLargest
 from conceptbench.dictionaries.schedules import kept, learning_rate
 from conceptbench.dictionaries.specs import TopK
-from conceptbench.dictionaries.topk_fused import FusedTopK, TopKOutcome
+from conceptbench.dictionaries.topk_fused import FusedTopK
+from conceptbench.dictionaries.topk_torch import TorchTopK
 
 
-def aux_loss(
-    residual: Float[Tensor, "token feature"],
-    dead_pre: Float[Tensor, "token dead"],
-    dead_atoms: Float[Tensor, "dead feature"],
-    aux_k: int,
-) -> Tensor:
-    """Return ||e' - e||^2 / ||e - mean(e)||^2 where e' predicts the residual e from its `aux_k` strongest dead latents.
-
-    The prediction has no decoder bias (the residual has none), and the residual is a constant. The loss is 0 when
-    nothing is dead or the residual does not vary (Gao et al., arXiv 2406.04093, appendix A.2).
-    """
-    target = residual.detach()
-    spread = total_variation(target)
-    if not len(dead_atoms) or not spread > 0:
-        return residual.new_zeros(())
-    values, slots = dead_pre.topk(min(aux_k, len(dead_atoms)), dim=1, sorted=False)
-    prediction = embedding_bag(slots, dead_atoms, per_sample_weights=values.relu(), mode="sum")
-    return (prediction - target).square().sum() / spread
-
-
-class TorchTopK:
-    """The same step by automatic differentiation on any device: reference of the fused one, and used on a GPU."""
-
-    def __init__(self, parameters: Parameters, spec: TopK) -> None:
-        """Start Adam at zero moments."""
-        self.parameters = parameters
-        self._spec = spec
-        self._aux_k = spec.aux_k or max(1, parameters.atoms.shape[1] // 2)
-        for tensor in parameters.all():
-            tensor.requires_grad_()
-        self._optimiser = torch.optim.Adam(parameters.all())
-
-    def step(
-        self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float, k: int | None = None
-    ) -> TopKOutcome:
-        """Learn from one batch; see `FusedTopK.step`."""
-        p = self.parameters
-        # (x - decoder_bias) encoder' with no gradient of the size of x: the bias passes through a matrix-vector product
-        pre = torch.addmm(p.encoder_bias - p.encoder @ p.decoder_bias, x, p.encoder.T)
-        top = pre.topk(k or self._spec.k, dim=1, sorted=False)
-        values = top.values.relu()
-        residual = x - p.decoder_bias - embedding_bag(top.indices, p.atoms, per_sample_weights=values, mode="sum")
-        loss = residual.square().sum() / max(total_variation(x), TINY)
-        fvu = float(loss.detach())
-        if self._spec.aux_alpha > 0:
-            loss = loss + self._spec.aux_alpha * aux_loss(residual, pre[:, dead], p.atoms[dead], self._aux_k)
-        fired = torch.zeros(len(p.atoms), dtype=torch.bool, device=x.device)
-        fired[top.indices[values > 0]] = True
-        outcome = TopKOutcome(float(loss.detach()), fvu, int((values > 0).sum()), fired)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._apply(lr)
-        return outcome
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that steps have changed; see `checkpoint.Resumable`."""
-        return optimiser_state(self._optimiser)
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        restore_optimiser(self._optimiser, state)
-
-    @torch.no_grad()
-    def _apply(self, lr: float) -> None:
-        atoms = self.parameters.atoms
-        if atoms.grad is not None:
-            remove_radial_(atoms.grad, atoms)
-        self._optimiser.param_groups[0]["lr"] = lr
-        self._optimiser.step()
-        atoms.copy_(unit_rows(atoms))
+def _engine(parameters: Parameters, spec: TopK, setting: Setting) -> FusedTopK | TorchTopK | DataParallelTopK:
+    if in_group():
+        return DataParallelTopK(parameters, spec)
+    if setting.device.type == "cpu":
+        return FusedTopK(parameters, spec, setting.candidates)
+    return TorchTopK(parameters, spec)
 
 
 class TopKLearner:
@@ -105,8 +31,7 @@ class TopKLearner:
         """Start from the atoms that the specification names."""
         self._spec, self._total_steps, self._normaliser = spec, setting.total_steps, setting.normaliser
         parameters = Parameters.start(spec.width, spec.k, setting, spec.start)
-        fused = setting.device.type == "cpu"
-        self._engine = FusedTopK(parameters, spec, setting.candidates) if fused else TorchTopK(parameters, spec)
+        self._engine = _engine(parameters, spec, setting)
         self._clock = FiringClock(spec.width, spec.dead_tokens, setting.device)
         self._steps = 0
 
