@@ -138,7 +138,7 @@ lint: environment ## Check style, types and the floors of the package
 
 .PHONY: test
 test: lint ## Check style and types, then run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: kill-test
 kill-test: environment ## Kill the smoke experiment at 20 random moments; its results must not change

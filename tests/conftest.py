@@ -15,6 +15,19 @@ settings.register_profile(
 settings.load_profile("conceptbench")
 
 
+FIRST = ("tests/workflow/test_kill.py", "tests/workflow/test_slurm.py", "tests/workflow/")
+"""The longest tests, which two workers should not find themselves waiting for at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((at for at, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=rank)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give the workflow tests of a file, which share costly fixtures, to one worker; spread all others one by one."""

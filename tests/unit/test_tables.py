@@ -97,7 +97,7 @@ def test_full_disk_is_one_sentence_and_leaves_the_old_file(failure: Exception, t
     assert [path.name for path in tmp_path.iterdir()] == ["codes.safetensors"] and target.read_bytes() == b"old"
 
 
-@pytest.mark.parametrize("module", ["dictionaries.codes", "backbones.folder"])
+@pytest.mark.parametrize("module", ["tensor_files", "backbones.folder"])
 def test_tensors_on_a_full_disk(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(tensors: object, path: Path, metadata: object = None) -> None:
         path.write_bytes(b"half")
@@ -105,7 +105,7 @@ def test_tensors_on_a_full_disk(module: str, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(f"conceptbench.{module}.save_file", full)
     with pytest.raises(ConceptBenchError, match="No space left on device"):
-        if module == "dictionaries.codes":
+        if module == "tensor_files":
             empty = Codes(np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), (1, 2, 4), "d")
             empty.save(tmp_path / "codes.safetensors")
         else:
