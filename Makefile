@@ -146,7 +146,7 @@ kill-test: environment ## Kill the smoke experiment at 20 random moments; its re
 
 .PHONY: slurm-test
 slurm-test: environment ## Run the smoke experiment on a SLURM of one node (root; slurm-wlm and munge installed)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 0 -rs tests/workflow/test_slurm.py
+	OMP_NUM_THREADS=1 CONCEPTBENCH_SLURM=1 $(BIN)/python -m pytest -q -n 0 -rs tests/workflow/test_slurm.py
 
 .PHONY: clean
 clean: ## Remove caches (never results)

@@ -15,7 +15,7 @@ settings.register_profile(
 settings.load_profile("conceptbench")
 
 
-FIRST = ("tests/workflow/test_kill.py", "tests/workflow/test_slurm.py", "tests/workflow/")
+FIRST = ("tests/workflow/test_kill.py", "tests/workflow/")
 """The longest tests, which two workers should not find themselves waiting for at the end."""
 
 

@@ -1,7 +1,11 @@
-"""The smoke experiment on a real SLURM: GPUs where they belong, a cancelled job again, the results of a local run."""
+"""The smoke experiment on a real SLURM: GPUs where they belong, a cancelled job again, the results of a local run.
+
+Every job on a cluster starts a Snakemake of its own, so this takes minutes; `make slurm-test` asks for it.
+"""
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +22,19 @@ from .slurm_cluster import Cluster, cluster, missing
 from .workspace import ROOT, SMOKE, TIMEOUT, Workspace, copy_tree
 
 PLUGIN = "snakemake_executor_plugin_slurm"
-reason = missing() or (None if importlib.util.find_spec(PLUGIN) else "no executor plugin; install conceptbench[slurm]")
+ASKED = "CONCEPTBENCH_SLURM"
+
+
+def not_here() -> str | None:
+    """Why these tests are skipped, or None."""
+    if ASKED not in os.environ:
+        return "takes minutes; run make slurm-test"
+    return missing() or (
+        None if importlib.util.find_spec(PLUGIN) else "no executor plugin; install conceptbench[slurm]"
+    )
+
+
+reason = not_here()
 on_slurm = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.skipif(reason is not None, reason=str(reason))]
 
 CANCELLED = "learn_dictionaries"
