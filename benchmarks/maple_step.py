@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from torch import Tensor
 
 from benchmarks.common import OURS, Row, cores, write_results
 from benchmarks.maple_reference import ReferenceStep
+from benchmarks.towers import random_base
 from conceptbench.adaptation import MapleSpec
 from conceptbench.adaptation.adapter import cosine_logits
 from conceptbench.adaptation.attention import whole_products
@@ -63,16 +62,7 @@ def tiny() -> Case:
 
 def base() -> Case:
     """A ViT-B/16 with random weights (which cost as much as trained ones) and 51 classes, the base half of Flowers."""
-    config = open_clip.get_model_config("ViT-B-16-quickgelu")
-    torch.manual_seed(0)
-    backbone = Backbone(
-        CLIP(**config, output_dict=False),
-        name="ViT-B-16 (random weights)",
-        digest="0" * 64,
-        model_config=config,
-        preprocess_config={"size": 224},
-        make_tokenizer=lambda: open_clip.get_tokenizer("ViT-B-16-quickgelu"),
-    )
+    backbone = random_base()
     names = tuple(f"{first} {second}" for first in ("red", "blue", "wild") for second in FLORA_CHAIN)[:51]
     return Case("ViT-B/16, 51 classes", backbone, names, MapleSpec(depth=9), 3, 1)
 

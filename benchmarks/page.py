@@ -75,6 +75,8 @@ def training(results: Results, images: Path) -> list[str]:
         if floors is not None:
             parts.append(floor_line(floors))
     notes = sorted({(toolkit(row), row["note"]) for row in rows if row["note"] and row["tokens_per_s"] is not None})
+    if any((row.get("share_of_floor") or 0) > 1 for row in rows):
+        parts.append("Shares above 100 %: this floor was measured with a slower product than the one the step uses.")
     return [*parts, "\n".join(f"* {name}: {note}" for name, note in notes)]
 
 

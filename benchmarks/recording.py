@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
-from open_clip.model import CLIP
 from PIL import Image
 
 from benchmarks.common import OURS, Row, cores, scratch, write_results
+from benchmarks.towers import random_base
 from conceptbench.activations import ActivationStore, record, verify
 from conceptbench.activations.shards import to_float32
 from conceptbench.backbones import Backbone, load_backbone
@@ -53,20 +52,6 @@ class InMemory:
 
     def pil(self, row: int) -> Image.Image:
         return Image.fromarray(self._images[row])
-
-
-def base() -> Backbone:
-    """A ViT-B/16 with random weights, which cost as much as trained ones."""
-    config = open_clip.get_model_config("ViT-B-16-quickgelu")
-    torch.manual_seed(0)
-    return Backbone(
-        CLIP(**config, output_dict=False),
-        name="ViT-B/16",
-        digest="0" * 64,
-        model_config=config,
-        preprocess_config={"size": 224},
-        make_tokenizer=lambda: open_clip.get_tokenizer("ViT-B-16-quickgelu"),
-    )
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -190,7 +175,7 @@ def main() -> None:
     rows = [*recording_rows(tiny, images, 256, [2, 4], rounds, work), *reading_rows(work / "out", 4, rounds, work)]
     if not options.quick:
         shutil.rmtree(work / "out")
-        large = base()
+        large = random_base()
         rows += [*recording_rows(large, 64, 32, [10], 2, work), decoding_row(large, 128, 224)]
     shutil.rmtree(work)
     name = "recording_quick" if options.quick else "recording"

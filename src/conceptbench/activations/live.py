@@ -16,8 +16,7 @@ from conceptbench.activations.pipeline import load_pixels, one_pass, stored_valu
 from conceptbench.activations.record import SHARD_IMAGES
 from conceptbench.activations.request import ImageSource, Precision, RowIds, TokenModel, make_spec
 from conceptbench.activations.shards import Values, to_float32
-from conceptbench.activations.shuffle import shuffled
-from conceptbench.errors import ConceptBenchError
+from conceptbench.activations.shuffle import by_shard, shuffled
 from conceptbench.seeds import rng
 
 BATCH_IMAGES: Final = 256
@@ -84,16 +83,10 @@ class LiveTokens:
         Raises:
             ConceptBenchError: as `read`, and when the buffer is smaller than a batch or a row is named twice.
         """
-        if not 0 < batch_tokens <= buffer_tokens:
-            raise ConceptBenchError(
-                f"A buffer of {buffer_tokens} tokens cannot fill batches of {batch_tokens}; raise buffer_tokens."
-            )
-        positions = np.arange(self.shape[0]) if rows is None else np.sort(np.asarray(rows, dtype=np.int64))
-        if (np.diff(positions) == 0).any():
-            raise ConceptBenchError("A row is named twice; give each row once to shuffled_tokens.")
-        starts = np.searchsorted(positions, np.arange(1, self.spec.n_shards) * self.spec.shard_images)
+        positions = np.arange(self.shape[0]) if rows is None else np.asarray(rows, dtype=np.int64)
+        shards = self.spec.n_shards, self.spec.shard_images
         return shuffled(
-            [group for group in np.split(positions, starts) if len(group)],
+            by_shard(positions, *shards, batch_tokens, buffer_tokens, self._dataset.name),
             partial(self._compute, block),
             tokens_per_image=self.shape[1],
             width=self.shape[2],

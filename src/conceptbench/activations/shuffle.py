@@ -7,8 +7,32 @@ import numpy as np
 from jaxtyping import Float32
 
 from conceptbench.activations.shards import Values, to_float32
+from conceptbench.errors import ConceptBenchError
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def by_shard(
+    positions: Positions, shards: int, shard_images: int, batch_tokens: int, buffer_tokens: int, name: str
+) -> list[Positions]:
+    """Return the positions of images in ascending order, those of one shard together.
+
+    Args:
+        name: what the images are of, for errors.
+
+    Raises:
+        ConceptBenchError: when the buffer is smaller than a batch or a position occurs twice.
+    """
+    if not 0 < batch_tokens <= buffer_tokens:
+        raise ConceptBenchError(
+            f"A buffer of {buffer_tokens} tokens cannot fill batches of {batch_tokens}; "
+            "set buffer_tokens to at least batch_tokens, and batch_tokens above 0."
+        )
+    ordered = np.sort(positions)
+    if (np.diff(ordered) == 0).any():
+        raise ConceptBenchError(f"A row of {name} is named twice; give each row once to shuffled_tokens.")
+    starts = np.searchsorted(ordered, np.arange(1, shards) * shard_images)
+    return [group for group in np.split(ordered, starts) if len(group)]
 
 
 def shuffled(

@@ -17,7 +17,7 @@ from conceptbench.activations.layout import (
     shard_path,
 )
 from conceptbench.activations.shards import Values, find_damage, map_shard, to_float32
-from conceptbench.activations.shuffle import shuffled
+from conceptbench.activations.shuffle import by_shard, shuffled
 from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import rng
 from conceptbench.tables import read_json
@@ -135,18 +135,12 @@ class ActivationStore:
             ConceptBenchError: as `read`, and when the buffer is smaller than a batch or a row is named twice.
         """
         self._require_block(block)
-        if not 0 < batch_tokens <= buffer_tokens:
-            raise ConceptBenchError(
-                f"A buffer of {buffer_tokens} tokens cannot fill batches of {batch_tokens}; "
-                "set buffer_tokens to at least batch_tokens, and batch_tokens above 0."
-            )
-        positions = np.arange(self.shape[0]) if rows is None else np.sort(self._positions(rows))
-        if (np.diff(positions) == 0).any():
-            raise ConceptBenchError(f"A row of {self.folder} is named twice; give each row once to shuffled_tokens.")
-        starts = np.searchsorted(positions, np.arange(1, self.spec.n_shards) * self.spec.shard_images)
+        positions = np.arange(self.shape[0]) if rows is None else self._positions(rows)
+        shards = self.spec.n_shards, self.spec.shard_images
+        groups = by_shard(positions, *shards, batch_tokens, buffer_tokens, str(self.folder))
         chosen = self._tokens(tokens)
         return shuffled(
-            [group for group in np.split(positions, starts) if len(group)],
+            groups,
             partial(self._gather, block, tokens=chosen),
             tokens_per_image=len(range(*chosen.indices(self.shape[1]))),
             width=self.shape[2],

@@ -236,6 +236,7 @@ def _tokenizer_maker(
     context_length = int(config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
 
     def make() -> Tokenizer:
+        """The tokenizer of the merges file, of the fetched files, or of open_clip."""
         if merges is not None:
             return cast(Tokenizer, load_tokenizer(merges, context_length))
         try:

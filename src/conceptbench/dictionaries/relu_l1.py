@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
+from conceptbench.dictionaries.autograd import AutogradStep
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     TINY,
@@ -15,10 +15,8 @@ from conceptbench.dictionaries.learner import (
     Parameters,
     Setting,
     StepReport,
-    remove_radial_,
     squared_norm,
     total_variation,
-    unit_rows,
 )
 from conceptbench.dictionaries.relu_l1_fused import FusedReluL1, ReluOutcome
 from conceptbench.dictionaries.relu_l1_loss import ghost_loss, squared_errors
@@ -27,16 +25,13 @@ from conceptbench.dictionaries.schedules import learning_rate, ramp
 from conceptbench.dictionaries.specs import ReluL1
 
 
-class TorchReluL1:
+class TorchReluL1(AutogradStep):
     """The step by automatic differentiation on any device: reference of the fused one, and used on a GPU."""
 
     def __init__(self, parameters: Parameters, spec: ReluL1) -> None:
         """Start Adam at zero moments."""
-        self.parameters = parameters
+        super().__init__(parameters)
         self._spec = spec
-        for tensor in parameters.all():
-            tensor.requires_grad_()
-        self._optimiser = torch.optim.Adam(parameters.all())
 
     def step(self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float, l1: float) -> ReluOutcome:
         """Learn from one batch; see `FusedReluL1.step`."""
@@ -56,23 +51,6 @@ class TorchReluL1:
         loss.backward()  # type: ignore[no-untyped-call]
         self._apply(lr)
         return outcome
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that steps have changed; see `checkpoint.Resumable`."""
-        return optimiser_state(self._optimiser)
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        restore_optimiser(self._optimiser, state)
-
-    @torch.no_grad()
-    def _apply(self, lr: float) -> None:
-        atoms = self.parameters.atoms
-        if atoms.grad is not None:
-            remove_radial_(atoms.grad, atoms)
-        self._optimiser.param_groups[0]["lr"] = lr
-        self._optimiser.step()
-        atoms.copy_(unit_rows(atoms))
 
 
 class ReluL1Learner:

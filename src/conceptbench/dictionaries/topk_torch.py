@@ -1,15 +1,12 @@
 """TopK with AuxK in plain torch: the losses and the step by automatic differentiation, on any device."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
-from conceptbench.dictionaries.learner import TINY, Parameters, remove_radial_, total_variation, unit_rows
+from conceptbench.dictionaries.autograd import AutogradStep
+from conceptbench.dictionaries.learner import TINY, Parameters, total_variation
 from conceptbench.dictionaries.specs import TopK
 from conceptbench.dictionaries.topk_fused import TopKOutcome
 
@@ -44,17 +41,14 @@ def aux_error(
     return (prediction - target).square().sum()
 
 
-class TorchTopK:
+class TorchTopK(AutogradStep):
     """The same step by automatic differentiation on any device: reference of the fused one, and used on a GPU."""
 
     def __init__(self, parameters: Parameters, spec: TopK) -> None:
         """Start Adam at zero moments."""
-        self.parameters = parameters
+        super().__init__(parameters)
         self._spec = spec
         self._aux_k = spec.aux_k or max(1, parameters.atoms.shape[1] // 2)
-        for tensor in parameters.all():
-            tensor.requires_grad_()
-        self._optimiser = torch.optim.Adam(parameters.all())
 
     def step(
         self, x: Float[Tensor, "token feature"], dead: Int64[Tensor, "dead"], lr: float, k: int | None = None
@@ -77,20 +71,3 @@ class TorchTopK:
         loss.backward()  # type: ignore[no-untyped-call]
         self._apply(lr)
         return outcome
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that steps have changed; see `checkpoint.Resumable`."""
-        return optimiser_state(self._optimiser)
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        restore_optimiser(self._optimiser, state)
-
-    @torch.no_grad()
-    def _apply(self, lr: float) -> None:
-        atoms = self.parameters.atoms
-        if atoms.grad is not None:
-            remove_radial_(atoms.grad, atoms)
-        self._optimiser.param_groups[0]["lr"] = lr
-        self._optimiser.step()
-        atoms.copy_(unit_rows(atoms))

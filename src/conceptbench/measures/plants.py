@@ -138,6 +138,7 @@ class Plant:
         """
 
         def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+            """Change the activations at the hook point."""
             if len(output) != len(targets):
                 raise ConceptBenchError(
                     f"The plant was told the classes of {len(targets)} images, but {len(output)} went through; "

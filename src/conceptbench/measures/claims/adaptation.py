@@ -40,6 +40,7 @@ def relearnt_dictionary(tables: Tables, about: About) -> Iterator[Verdict]:
     part = "existing part of the gain, zero-shot dictionary less relearnt"
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         mine = rows_of(tables["concepts"], task=task, method=about.after, outcome="accuracy", part="existing")
         main = mine.loc[mine["sets"] == "matched", "q"].unique()
         of_main = mine[(mine["sets"] == "own") & mine["q"].isin(main)]
@@ -71,6 +72,7 @@ def base_and_novel(tables: Tables, about: About) -> Iterator[Verdict]:
     hint = "adaptations.setting is not base-to-novel"
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         for half, bounds in (("base", {"at_least": POSITIVE}), ("novel", {"at_most": MOST_NOVEL})):
             where = {"task": task, "method": about.after, "half": half}
             change = scaled(find(table, hint, **where), 100)

@@ -39,6 +39,7 @@ def interpretable(tables: Tables, about: About) -> Iterator[Verdict]:
     part = "label entropy below that of shuffled labels"
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         if task not in set(tables["latents"]["dataset"]):
             raise CannotTest(f"measures.latents_on does not name {task}")
         setting = f"{about.place}, live and not dense latents on test images of {task}"
@@ -121,6 +122,7 @@ def clusters(tables: Tables, about: About) -> Iterator[Verdict]:
     part = "BIC of one Gaussian less the best of two and three"
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         mine = rows_of(
             tables["latents"], backbone=about.backbone, block=about.block, dictionary=about.dictionary, dataset=task
         )

@@ -76,6 +76,7 @@ def identity_mask(tables: Tables, about: About) -> Iterator[Verdict]:
     l0 = float(learnt.loc[mine & (learnt["dictionary"] == about.dictionary), "l0"].mean())
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         changes, curves = tables["masking_changes"], tables["masking"]
         where = _own(task=task, against="unedited")
         lost = _points(changes, 0, -1, selection="true", direction="off", **where)
@@ -99,6 +100,7 @@ def zero_mask(tables: Tables, about: About) -> Iterator[Verdict]:
     part = "accuracy with all latents removed"
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         curves, overlap = tables["masking"], tables["overlap"]
         half = _replaced(curves, task)["half"].iloc[0]
         named = rows_of(overlap, task=task, half=half)["label"]
@@ -119,6 +121,7 @@ def early_loss(tables: Tables, about: About) -> Iterator[Verdict]:
     """C7: what removing ten latents of the class costs, beside the matched control and another class's latents."""
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         curves, changes, contrasts = (tables[name] for name in ("masking", "masking_changes", "masking_contrasts"))
         setting = _setting(about, curves, task)
         for dense, name in (("kept", ""), ("filtered", ", dense latents last")):
@@ -151,6 +154,7 @@ def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
     """C8: the largest change that removing up to ten random latents, or the data set's, makes."""
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         curves, changes = tables["masking"], tables["masking_changes"]
         where = _own(task=task, direction="off", against="start")
         small = [k for k in _ks(curves, task) if 0 < k <= FEW]
@@ -182,6 +186,7 @@ def recovery(tables: Tables, about: About) -> Iterator[Verdict]:
     pairs = (("true", "random", "own class"), ("predicted", "matched", "predicted class"))
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         curves, contrasts = tables["masking"], tables["masking_contrasts"]
         where = _own(task=task, direction="on")
         whole = _points(curves, max(_ks(curves, task)), selection="true", **where)
@@ -202,6 +207,7 @@ def selecting_and_classifying(tables: Tables, about: About) -> Iterator[Verdict]
     """C13: what the selecting backbone changes, and what the classifying one does."""
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         changes, after = tables["masking_changes"], about.after
         if after not in set(changes["model"]):
             raise CannotTest(f"measures.masking.methods does not name {after}")

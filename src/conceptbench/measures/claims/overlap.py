@@ -46,6 +46,7 @@ def same_latents(tables: Tables, about: About) -> Iterator[Verdict]:
     exceptional = set(about.exceptions()) if len(about.tasks) > 1 else set()
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         mine = rows_of(regions, task=task, method=about.after)
         for half in mine["half"].unique():
             share = _share_high(mine[mine["half"] == half], "adapted", about, task)
@@ -113,6 +114,7 @@ def gain_and_new_latents(tables: Tables, about: About) -> Iterator[Verdict]:
         raise CannotTest("every task is like EuroSAT, which the claim leaves out: name another in adaptations.tasks")
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         gain = _class_gains(tables["hybrids"], task, about.after)
         regions = rows_of(
             tables["overlap_regions"], task=task, method=about.after, region="low_to_high", comparison="adapted"
@@ -178,6 +180,7 @@ def the_exception(tables: Tables, about: About) -> Iterator[Verdict]:
         raise CannotTest("adaptations.tasks needs a task like EuroSAT (eurosat, terra) and one unlike it")
 
     def judge_task(task: str) -> Iterator[Verdict]:
+        """Judge one task."""
         half = "base" if "base" in set(tables["overlap"]["half"]) else "all"
         setting = f"{about.place}, {after}; {task} stands for EuroSAT"
         regions, hint = rows_of(tables["overlap_regions"], method=after, half=half, label=-1), f"no table of {after}"
