@@ -93,16 +93,8 @@ def at_equal_l0(pareto: pd.DataFrame) -> pd.DataFrame:
 
 
 def remapping_page(results: Path, images: str) -> list[str]:
-    """Every adaptation: accuracy, where the gain comes from, and the estimators on planted truth."""
+    """Every adaptation on the testbed, and the estimators on planted truth."""
     metrics = read_json(results / "metrics.json")
-    rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
-    halves = {half.replace("_", " "): "adaptation.{1}.{0}." + half for half in ("base", "novel", "harmonic_mean")}
-    gained = [row for row in rows if f"remapping.{row[1]}.{row[0]}.gain" in metrics]
-    seen = {"gain": "gain", "through perception": "perception_share", "through mapping": "mapping_share"}
-    carried = {"existing": "existing_share", "recruited": "recruited_share", "beyond the dictionary": "beyond_share"}
-    shares = {
-        title: "remapping.{1}.{0}." + key for title, key in {**seen, **carried, "association": "association"}.items()
-    }
     plants = named(metrics, r"plants\.([^.]+)\.coverage")
     scored = {
         "coverage of the 95 % intervals": "plants.{0}.coverage",
@@ -114,6 +106,36 @@ def remapping_page(results: Path, images: str) -> list[str]:
         *opening(results, "The remapping study", "snakemake --cores 2 --configfile examples/remapping.yaml"),
         "The statements of PatchSAE are judged from these numbers in [claims.md](claims.md); [method.md](method.md) "
         "defines every column.",
+        *adaptations(results, images),
+        "## The estimators on planted adaptations",
+        grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
+        f"![Plants]({images}/plants.png)",
+    ]
+
+
+def photographs_page(results: Path, images: str) -> list[str]:
+    """Every adaptation on photographs, with the small backbone that ships with the project."""
+    command = "snakemake --cores all --configfile examples/local.yaml --config data_root=..."
+    return [
+        *opening(results, "The remapping study on EuroSAT and Flowers-102", command),
+        "The backbone has seen rendered pictures only: these numbers check the whole path on photographs and say "
+        "nothing about CLIP. [method.md](method.md) defines every column.",
+        *adaptations(results, images),
+    ]
+
+
+def adaptations(results: Path, images: str) -> list[str]:
+    """Accuracy, where the gain comes from, associations and masking, of every adaptation and task."""
+    metrics = read_json(results / "metrics.json")
+    rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
+    halves = {half.replace("_", " "): "adaptation.{1}.{0}." + half for half in ("base", "novel", "harmonic_mean")}
+    gained = [row for row in rows if f"remapping.{row[1]}.{row[0]}.gain" in metrics]
+    seen = {"gain": "gain", "through perception": "perception_share", "through mapping": "mapping_share"}
+    carried = {"existing": "existing_share", "recruited": "recruited_share", "beyond the dictionary": "beyond_share"}
+    shares = {
+        title: "remapping.{1}.{0}." + key for title, key in {**seen, **carried, "association": "association"}.items()
+    }
+    return [
         "## Accuracy",
         grid(metrics, Grid(rows, ("task", "adaptation"), halves)),
         f"![Accuracy before and after adaptation]({images}/accuracy.png)",
@@ -125,9 +147,6 @@ def remapping_page(results: Path, images: str) -> list[str]:
         f"![Associations before and after]({images}/association.png)",
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
-        "## The estimators on planted adaptations",
-        grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
-        f"![Plants]({images}/plants.png)",
     ]
 
 

@@ -1,8 +1,8 @@
 """Bring the pictures and numbers of finished experiments into the documents: `make docs`.
 
 The default run gives docs/results.md, docs/images/*.png and the drawing of the DAG in README.md; the dictionary study
-and the remapping study each give their page and docs/images/<study>/*.png, and the latter docs/claims.md. Nothing in
-them is typed by hand; a study that has not run here keeps its page.
+and the remapping study, on the testbed and on photographs, each give their page and docs/images/<study>/*.png, and the
+second docs/claims.md. Nothing in them is typed by hand; a study that has not run here keeps its page.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import dictionaries_page, remapping_page, results_page
+from pages import dictionaries_page, photographs_page, remapping_page, results_page
 
 from conceptbench.config import load_config
 from conceptbench.errors import ConceptBenchError
@@ -57,15 +57,22 @@ DICTIONARIES = Page(
     *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
     ("pareto", "leaderboard", "stability", "recovery"),
 )
+ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking")
 REMAPPING = Page(
     *("remapping-study.md", "remapping.yaml", remapping_page),
-    ("accuracy", "shares", "decomposition", "association", "masking", "plants"),
+    (*ADAPTED, "plants"),
+)
+PHOTOGRAPHS = Page(
+    *("photographs.md", "local.yaml", photographs_page),
+    ADAPTED,
 )
 
 
 def main() -> None:
     """Publish every experiment that has finished here."""
-    finished = [page for page in (RUN, DICTIONARIES, REMAPPING) if (page.results / "metrics.json").is_file()]
+    finished = [
+        page for page in (RUN, DICTIONARIES, REMAPPING, PHOTOGRAPHS) if (page.results / "metrics.json").is_file()
+    ]
     if not finished:
         raise ConceptBenchError(f"{ROOT / 'results'} holds no finished run; run `make run` first.")
     for page in finished:

@@ -6,16 +6,15 @@ from shutil import rmtree
 
 import numpy as np
 from _job import data_root, device, job
+from _learning import HELD_OUT_IMAGES, learn_from
 
 from conceptbench.activations import ActivationStore, RecordingContext, record
 from conceptbench.adaptation import load_adapter
 from conceptbench.backbones import load_backbone
 from conceptbench.data import open_dataset
-from conceptbench.dictionaries import learn_many, load_dictionary, specify
+from conceptbench.dictionaries import load_dictionary, specify
 from conceptbench.provenance import write_manifest
 from conceptbench.tables import sha256_file
-
-BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 
 with job(snakemake) as spec:
     backbone = load_backbone(Path(snakemake.input.backbone).parent, device(snakemake), name=spec["backbone"])
@@ -35,17 +34,8 @@ with job(snakemake) as spec:
         store = ActivationStore.open(work / "store", {"backbone": spec["backbone"], "block": block})
         first = learnt / f"seed{seed}"
         options = load_dictionary(first if first.is_dir() else learnt / f"seed{spec['seeds'][0]}").card["spec"]
-        dictionaries = learn_many(
-            [specify(**options)],
-            lambda epoch, store=store: store.shuffled_tokens(block, BATCH, spec["seed"], epoch, BUFFER, rows),
-            d=store.shape[2],
-            seeds={options["name"]: [seed]},
-            held_out=store.read(block, held_out).reshape(-1, store.shape[2]),
-            tokens_per_epoch=len(rows) * store.shape[1],
-            experiment_seed=spec["seed"],
-            device=device(snakemake),
-            provenance={"store": store.spec_digest, "block": block, "backbone": spec["backbone"]},
-        )
+        methods, seeds = [specify(**options)], {options["name"]: [seed]}
+        dictionaries = learn_from(store, block, methods, seeds, (rows, held_out), spec=spec, device=device(snakemake))
         next(iter(dictionaries.values())).save(out / f"seed{seed}")
         files[f"seed{seed}"] = out / f"seed{seed}" / "card.json"
         rmtree(work)
