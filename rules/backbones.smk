@@ -36,7 +36,7 @@ rule fetch_backbone:
     input:
         stamp=stamps("fetch_backbone", backbone=FETCHED),
         files=local_files,
-        code=code(*(f"backbones/{name}" for name in ("fetch", "load", "folder", "names", "trunks"))),
+        code=code(*(f"backbones/{name}" for name in ("fetch", "load", "folder", "hub_tokenizer", "names", "trunks"))),
     output:
         card=f"{R}/backbones/{{backbone}}/card.json",
         weights=f"{R}/backbones/{{backbone}}/open_clip_model.safetensors",

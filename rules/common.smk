@@ -33,7 +33,10 @@ TRUTH_TABLES = [
     *("truth_factors", "truth_patches", "truth_permutation", "truth_matching", "truth_counterfactual"),
     *("truth_summary", "truth_comparison"),
 ]
-RUNNING = ["seeds", "tables", *(f"backbones/{name}" for name in ("backbone", "cut", "load", "folder", "preprocess"))]
+RUNNING = [
+    *("seeds", "tables"),
+    *(f"backbones/{name}" for name in ("backbone", "cut", "load", "folder", "hub_tokenizer", "preprocess")),
+]
 """Code that runs a backbone."""
 MEASURING = ["inference", "seeds", "tables", "measures/resampling", "measures/sparse", "measures/stages/encoded"]
 TRUTH_CODE = [

@@ -1,7 +1,9 @@
 """Fetching: pinned by commit and digest, and never another model; the hub is a folder of this machine here."""
 
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +177,56 @@ def test_local_folder_has_no_lock(hub: Hub, tmp_path: Path) -> None:
     export_backbone(backbone, tmp_path / "out", facts)
     local, nothing = fetched(tmp_path, kind="local", path=str(tmp_path / "out"))
     assert nothing == {} and local.digest == backbone.digest and local.name == "mine"
+
+
+def with_hub_tokenizer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {**CONFIG["text_cfg"], "hf_tokenizer_name": "owner/reduced-clip", "tokenizer_kwargs": {"clean": "lower"}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "reduced-clip", {**CONFIG, "text_cfg": text})
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        hub.put(COMMITS[0], name, f'{{"file": "{name}"}}'.encode())
+
+
+@pytest.mark.parametrize("options", [NAMED_SPEC, TAG_SPEC])
+def test_tokenizer_of_the_hub_travels_as_files_where_its_library_is_missing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    with_hub_tokenizer(hub, monkeypatch)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    backbone, facts = fetched(tmp_path, **options)
+    export_backbone(backbone, tmp_path / "out", facts)
+    original = {path.name: path.read_bytes() for path in (hub.folder / COMMITS[0]).glob("*.json")}
+    assert len(original) == 3
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in original} == original
+    opened = load_backbone(tmp_path / "out", name="mine")
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(opened.encode_image(pixels), backbone.encode_image(pixels))
+    with pytest.raises(ConceptBenchError, match=r"texts need the library transformers.*'conceptbench\[siglip\]'"):
+        opened.tokenize(["a bird"])
+    export_backbone(opened, tmp_path / "again", facts)
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == original["tokenizer.json"]
+
+
+def test_tokenizer_of_the_hub_is_made_of_the_files_beside_the_weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_hub_tokenizer(hub, monkeypatch)
+    asked: list[tuple[Any, ...]] = []
+
+    class Library:
+        def __init__(self, name: str, length: int, **options: Any) -> None:
+            asked.append((name, length, options))
+
+        def __call__(self, texts: list[str]) -> torch.Tensor:
+            return torch.zeros(len(texts), asked[-1][1], dtype=torch.long)
+
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", Library)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+    backbone, facts = fetched(tmp_path, **NAMED_SPEC)
+    export_backbone(backbone, tmp_path / "out", facts)
+    assert asked == []
+    assert load_backbone(tmp_path / "out").tokenize(["a bird"]).shape == (1, 77)
+    assert asked == [(str(tmp_path / "out"), 77, {"tokenizer_mode": None, "clean": "lower"})]
 
 
 def test_image_tower_of_timm_keeps_its_weights(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ class Backbone:
         make_tokenizer: Callable[[], Tokenizer],
         has_text: bool = True,
         merges: Path | None = None,
+        tokenizer_files: Path | None = None,
     ) -> None:
         """Describe `model`; `load_backbone` is the usual way to get one.
 
@@ -64,6 +65,7 @@ class Backbone:
         self.preprocess_config: dict[str, Any] = self.preprocess_images.config
         self.has_text = has_text
         self.merges = merges
+        self.tokenizer_files = tokenizer_files
         self.image_size = height
         self.embed_dim = int(model_config["embed_dim"])
         self._make_tokenizer = make_tokenizer

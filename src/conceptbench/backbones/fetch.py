@@ -14,6 +14,7 @@ import timm
 import torch
 
 from conceptbench import tables
+from conceptbench.backbones import hub_tokenizer
 from conceptbench.backbones.backbone import Backbone
 from conceptbench.backbones.folder import save_backbone_folder
 from conceptbench.backbones.load import HUB_PREFIX, load_backbone, load_builtin_file, load_hub_folder
@@ -27,7 +28,7 @@ OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TIMM_FILES = ("model.safetensors",)
 """Weights of a timm model on the hub."""
 
-_BESIDE = ("open_clip_config.json", "config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt")
+_BESIDE = ("open_clip_config.json", "config.json", *hub_tokenizer.PATTERNS)
 """Configuration and tokenizer."""
 
 

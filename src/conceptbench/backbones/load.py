@@ -11,7 +11,7 @@ import open_clip
 import torch
 from torch import nn
 
-from conceptbench.backbones import trunks  # noqa: F401  (makes timm's towers at other sizes known)
+from conceptbench.backbones import hub_tokenizer, trunks  # noqa: F401  (trunks makes timm's other sizes known)
 from conceptbench.backbones.backbone import Backbone, Tokenizer
 from conceptbench.backbones.folder import (
     CARD_FILE,
@@ -77,7 +77,7 @@ def load_builtin_file(model_name: str, tag: str, weights: Path, *, name: str) ->
     options = {"pretrained": str(weights), "require_pretrained": True, "force_preprocess_cfg": look}
     model = _create(model_name, f"{model_name}:{tag} from {weights}", **options)
     check_shapes(weights, model)
-    return _finish(model, model_name, config, name, "cpu", tokenizer_files=weights.parent)
+    return _finish(model, model_name, config, name, "cpu", folder=weights.parent)
 
 
 def load_hub_folder(folder: Path, repository: str, *, name: str) -> Backbone:
@@ -87,17 +87,21 @@ def load_hub_folder(folder: Path, repository: str, *, name: str) -> Backbone:
     """
     source = f"{LOCAL_PREFIX}{folder}"
     model = _create(source, f"{HUB_PREFIX}{repository}", require_pretrained=True)
-    return _finish_hub(model, source, repository, "cpu", name)
+    return _finish_hub(model, source, repository, "cpu", name, folder)
 
 
 def export_backbone(backbone: Backbone, folder: Path | str, card: dict[str, Any] | None = None) -> None:
     """Write a loaded backbone as a folder that `load_backbone` opens without a network, with the same digest.
 
-    `card` is added to the folder's card, which names the digest. A tokenizer with files of its own is saved beside the
-    weights.
+    `card` is added to the folder's card, which names the digest. A tokenizer with files of its own goes beside the
+    weights: its files are copied where they are known, else it is made and saved.
+
+    Raises ConceptBenchError when the tokenizer has to be made and cannot be.
     """
     facts = {"name": backbone.name, "text": backbone.has_text, **(card or {}), "digest": backbone.digest}
-    if backbone.has_text and backbone.model_config["text_cfg"].get("hf_tokenizer_name"):
+    if backbone.tokenizer_files is not None:
+        hub_tokenizer.copy_files(backbone.tokenizer_files, Path(folder))
+    elif backbone.has_text and hub_tokenizer.hub_tokenizer_name(backbone.model_config["text_cfg"]):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tokenizer: Any = backbone.tokenizer
         tokenizer.save_pretrained(str(folder))
@@ -132,7 +136,8 @@ def _load_folder(folder: Path, device: torch.device | str, name: str | None) -> 
     merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
     if has_text:
         _require_vocabulary(config, merges, folder)
-    backbone = _finish(model, source, config, name or folder.resolve().name, device, has_text=has_text, merges=merges)
+    label = name or folder.resolve().name
+    backbone = _finish(model, source, config, label, device, has_text=has_text, merges=merges, folder=folder)
     sealed = str(card.get("digest", backbone.digest))
     if sealed != backbone.digest:
         raise ConceptBenchError(
@@ -149,11 +154,13 @@ def _load_hub(source: str, device: torch.device | str, name: str | None) -> Back
     return _finish_hub(model, source, repository, device, name or repository.rsplit("/", 1)[-1])
 
 
-def _finish_hub(model: nn.Module, source: str, repository: str, device: torch.device | str, name: str) -> Backbone:
-    """Check the activation against open_clip's own table, and describe the model."""
+def _finish_hub(
+    model: nn.Module, source: str, repository: str, device: torch.device | str, name: str, folder: Path | None = None
+) -> Backbone:
+    """Check the activation against open_clip's own table, and describe the model; `folder` holds its files, if any."""
     remedy = "use the built-in model name with its tag instead"
     _require_activation(model, _hub_quick_gelu(repository), f"{HUB_PREFIX}{repository}", remedy)
-    return _finish(model, source, open_clip.get_model_config(source), name, device)
+    return _finish(model, source, open_clip.get_model_config(source), name, device, folder=folder)
 
 
 def _load_builtin(model_name: str, tag: str | None, device: torch.device | str, name: str | None) -> Backbone:
@@ -203,22 +210,28 @@ def _finish(
     *,
     has_text: bool = True,
     merges: Path | None = None,
-    tokenizer_files: Path | None = None,
+    folder: Path | None = None,
 ) -> Backbone:
-    """Check the weights' values, take the digest, and describe the model as a `Backbone`."""
+    """Check the weights' values, take the digest, and describe the model as a `Backbone`.
+
+    `folder` is where the weights lie; a tokenizer of the hub may lie beside them.
+    """
     for tensor_name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ConceptBenchError(f"{source}: the weights {tensor_name} are not finite; restore or retrain them.")
     visual: Any = model.get_submodule("visual")
+    named = has_text and folder is not None and hub_tokenizer.hub_tokenizer_name(config["text_cfg"])
+    files = folder if named and folder is not None and hub_tokenizer.files_of(folder) else None
     backbone = Backbone(
         model,
         name=name,
         digest="",
         model_config=config,
         preprocess_config=visual.preprocess_cfg,
-        make_tokenizer=_tokenizer_maker(source, config, merges, tokenizer_files),
+        make_tokenizer=_tokenizer_maker(source, config["text_cfg"], merges, files),
         has_text=has_text,
         merges=merges,
+        tokenizer_files=files,
     )
     backbone.digest = backbone_digest(model, config, backbone.preprocess_config, merges)
     try:
@@ -230,26 +243,25 @@ def _finish(
 
 
 def _tokenizer_maker(
-    source: str, config: dict[str, Any], merges: Path | None, files: Path | None
+    source: str, text_config: dict[str, Any], merges: Path | None, files: Path | None
 ) -> Callable[[], Tokenizer]:
     """How to make the tokenizer when it is first needed."""
-    context_length = int(config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
+    context_length = int(text_config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
 
     def make() -> Tokenizer:
-        """The tokenizer of the merges file, of the fetched files, or of open_clip."""
+        """The tokenizer of the merges file, of the files beside the weights, or of open_clip."""
         if merges is not None:
             return cast(Tokenizer, load_tokenizer(merges, context_length))
+        if hub_tokenizer.hub_tokenizer_name(text_config):
+            hub_tokenizer.require_library(source)
         try:
-            text = config["text_cfg"]
-            if files is not None and text.get("hf_tokenizer_name"):
-                options = text.get("tokenizer_kwargs", {})
-                return cast(Tokenizer, open_clip.tokenizer.HFTokenizer(str(files), context_length, **options))
+            if files is not None:
+                return hub_tokenizer.make_tokenizer(files, text_config, context_length)
             return cast(Tokenizer, open_clip.get_tokenizer(source))
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise ConceptBenchError(
-                f"{source}: its tokenizer cannot be made ({reason}); install `transformers` if the model uses a "
-                "Hugging Face tokenizer, and keep the tokenizer's files beside the weights."
+                f"{source}: its tokenizer cannot be made ({reason}); keep the tokenizer's files beside the weights."
             ) from error
 
     return make
