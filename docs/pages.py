@@ -78,6 +78,8 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         grid(metrics, Grid([(name,) for name in methods], ("dictionary",), ranked)),
         f"![Leaderboard]({images}/leaderboard.png)",
         f"![Stability]({images}/stability.png)",
+        f"![Firing rates and atoms]({images}/densities.png)",
+        f"![Monosemanticity]({images}/monosemanticity.png)",
         "## Known atoms",
         f"![Recovery of known atoms]({images}/recovery.png)",
     ]

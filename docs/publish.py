@@ -55,7 +55,7 @@ RUN = Page(
 )
 DICTIONARIES = Page(
     *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
-    ("pareto", "leaderboard", "stability", "recovery"),
+    ("pareto", "leaderboard", "stability", "densities", "monosemanticity", "recovery"),
 )
 ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking")
 REMAPPING = Page(

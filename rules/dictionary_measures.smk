@@ -138,6 +138,28 @@ rule draw_stability:
         "../scripts/draw.py"
 
 
+rule draw_densities:
+    input:
+        dictionaries=f"{R}/tables/dictionaries.parquet",
+        densities=f"{R}/tables/densities.parquet",
+        stamp=stamp("draw_densities"),
+        code=code("figures/densities", "figures/dictionary_rows", "figures/style"),
+    output:
+        **figure("densities", "Dictionaries"),
+    log:
+        f"{R}/logs/draw_densities.log",
+    benchmark:
+        f"{R}/benchmarks/draw_densities.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        options=DRAWN,
+    script:
+        "../scripts/draw.py"
+
+
 rule draw_pareto:
     input:
         pareto=f"{R}/tables/pareto.parquet",

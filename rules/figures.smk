@@ -6,7 +6,7 @@ FIGURES = [
         *(["latent_statistics", "exemplars"] if CONFIG.measures.latents_on else []),
         *(["zero_shot", "factor_recovery", "factor_values"] if TRUTH else []),
         *(["named_kinds"] if KINDS else []),
-        *("leaderboard", "pareto"),
+        *("densities", "leaderboard", "pareto"),
         *(["stability"] if REPEATED else []),
         *(["monosemanticity"] if JUDGED else []),
         *(["accuracy"] if TASKS else []),

@@ -29,6 +29,7 @@ rule measure_dictionaries:
         code=code("measures/dictionaries", "tables"),
     output:
         table=f"{R}/tables/dictionaries.parquet",
+        densities=f"{R}/tables/densities.parquet",
     log:
         f"{R}/logs/measure_dictionaries.log",
     benchmark:
@@ -131,7 +132,7 @@ rule measure_overlap:
 rule measure_decomposition:
     input:
         backbone=f"{R}/backbones/{ADAPTED}/card.json",
-        adapted=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", MOVING),
+        adapted=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", LEARNING),
         zero_shot=per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", BEFORE),
         datasets=[f"{R}/datasets/{task}/card.json" for task in TASKS],
         stamp=stamp("measure_decomposition"),

@@ -291,6 +291,17 @@ def monosemanticity(places=PLACES[:2]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(latents, ignore_index=True), pd.DataFrame(summary)
 
 
+def densities(places=PLACES[:2]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    cards, bins = [], []
+    for (backbone, block), dictionary, seed in product(places, ("topk", "random"), ("0", "1")):
+        name = ids(backbone, block, dictionary) | {"seed": seed}
+        shares = {"dead_share": 0.1, "dense_share": 0.02, "cosine": 0.9, "coherence": 0.8, "nearest_atom": np.nan}
+        cards.append(name | {"method": dictionary} | shares)
+        for low, share in ((-3.0, 0.2), (-2.0, 0.5), (-1.0, 0.3)):
+            bins.append(name | {"log10_from": low, "log10_to": low + 1.0, "latents": int(100 * share), "share": share})
+    return pd.DataFrame(cards), pd.DataFrame(bins)
+
+
 def leaderboard() -> pd.DataFrame:
     rows = []
     for rank, dictionary in enumerate(DICTIONARIES, start=1):

@@ -13,6 +13,7 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.figures.accuracy import _notes as accuracy_notes
 from conceptbench.figures.accuracy import draw_accuracy
 from conceptbench.figures.decomposition import draw_decomposition
+from conceptbench.figures.densities import draw_densities
 from conceptbench.figures.exemplars import draw_exemplars
 from conceptbench.figures.factor_recovery import draw_factor_recovery
 from conceptbench.figures.factor_values import draw_factor_values
@@ -38,6 +39,7 @@ CASES: dict[str, tuple[Draw, Callable[[], tuple[pd.DataFrame, ...]]]] = {
     "zero_shot": (draw_zero_shot, lambda: (made.zero_shot(),)),
     "kinds": (draw_named_kinds, lambda: made.kinds()),
     "pareto": (draw_pareto, lambda: (made.pareto(),)),
+    "densities": (draw_densities, lambda: made.densities()),
     "stability": (draw_stability, lambda: (made.stability(),)),
     "monosemanticity": (draw_monosemanticity, lambda: made.monosemanticity()),
     "leaderboard": (draw_leaderboard, lambda: (made.leaderboard(),)),
@@ -62,7 +64,12 @@ def test_files_are_written_and_repeat_byte_by_byte(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", CASES)
 def test_missing_columns_are_named_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     draw, tables = CASES[name]
-    others = {"runtime": "seconds", "latents": "mean_activation", "monosemanticity": "excess"}
+    others = {
+        "runtime": "seconds",
+        "densities": "nearest_atom",
+        "latents": "mean_activation",
+        "monosemanticity": "excess",
+    }
     column = others.get(name, "estimate")
     first, *rest = tables()
     with pytest.raises(ConceptBenchError, match=f"lacks the column.*{column}"):

@@ -23,7 +23,7 @@ from conceptbench.data.captions import (
 from conceptbench.dictionaries import Codes
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.backbones import FACTORS, measure_backbone
-from conceptbench.measures.dictionaries import measure_dictionaries
+from conceptbench.measures.dictionaries import count_densities, measure_dictionaries
 from conceptbench.measures.stages.encoded import Encoded, read_encoded
 from conceptbench.measures.stages.latents import choose_latents, measure_latents, picture_exemplars
 from conceptbench.measures.stages.overlap import join_tables
@@ -331,5 +331,17 @@ def test_metrics_of_all_dictionaries_are_collected(tmp_path: Path) -> None:
     shown = ["recovered_norm", "bias", "hoyer", "coherence", "nearest_atom", "tokens"]
     assert list(table.columns[-11:]) == ["fvu", "l0", "dead_share", "dense_share", "cosine", *shown]
     assert (table["bias"] == 1.1).all() and table["hoyer"].isna().all()
+    assert count_densities({"clip-tiny": tmp_path}).empty
     with pytest.raises(ConceptBenchError, match=r"configure dictionaries\.methods"):
         measure_dictionaries({})
+
+
+def test_latents_are_counted_by_how_often_they_fire(tmp_path: Path) -> None:
+    spec = {"blocks": [3], "methods": {"topk": {"method": "topk"}}, "seeds_of": {"topk": [0]}}
+    write_json({"spec": spec}, tmp_path / "manifest.json")
+    histogram = {"edges": [-6.0, -3.0, 0.0], "latents": [2, 6]}
+    card = {"width": 8, "metrics": {"log10_density_histogram": histogram}}
+    write_json(card, tmp_path / "block3" / "topk" / "seed0" / "card.json")
+    table = count_densities({"clip-tiny": tmp_path})
+    assert table["share"].tolist() == [0.25, 0.75] and table["latents"].tolist() == [2, 6]
+    assert table[["log10_from", "log10_to"]].to_numpy().tolist() == [[-6.0, -3.0], [-3.0, 0.0]]

@@ -126,6 +126,7 @@ def _dictionaries(study: Study) -> Iterator[Job]:
         yield Job("measure_latents", needs=needs, amounts={"firing": firings}, arrays=largest * tokens, leaves=rows)
         yield _drawn("latent_statistics", "measure_latents")
         yield _drawn("exemplars", "measure_latents")
+    yield _drawn("densities", "measure_dictionaries")
     yield Job("measure_pareto", needs=("measure_dictionaries",))
     yield _drawn("pareto", "measure_pareto")
     ranked = ["measure_dictionaries", *(["measure_truth"] if measures.truth_on else [])]
