@@ -48,7 +48,8 @@ def in_torch(tokens: np.ndarray, **options: Any) -> tuple[DictionarySpec, Autoen
         learner = learner_of(spec, setting)
         assert isinstance(learner, AutoencoderLearner)
         return spec, learner
-    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(starting_atoms(spec.width, setting, spec.start))
+    selection = LargestOfBatch(spec.k, spec.width)
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start), setting.device)
     reconstruct = nested(prefix_ends(spec)) if isinstance(spec, Matryoshka) else whole
     return spec, AutoencoderLearner(spec, setting, selection, decoder, spec.k, reconstruct)
 

@@ -73,9 +73,9 @@ class Decoder(Protocol):
 class UnitAtoms:
     """Free atoms of unit norm: their gradients are tangential, and they are normalised after each step."""
 
-    def __init__(self, atoms: Float[Tensor, "latent feature"]) -> None:
+    def __init__(self, atoms: Float[Tensor, "latent feature"], device: torch.device) -> None:
         """Take over the atoms at the start."""
-        self._atoms = atoms.requires_grad_()
+        self._atoms = atoms.to(device).requires_grad_()
 
     def parameters(self) -> list[tuple[Tensor, float]]:
         """Return the atoms."""

@@ -48,5 +48,5 @@ def batch_topk_learner(spec: BatchTopK, setting: Setting) -> AutoencoderLearner 
     """Return the learner of BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
     if setting.device.type == "cpu":
         return FusedBatchLearner(spec, setting, (spec.width,))
-    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start))
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start), setting.device)
     return AutoencoderLearner(spec, setting, LargestOfBatch(spec.k, spec.width), decoder, spec.k)

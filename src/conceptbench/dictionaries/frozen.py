@@ -1,5 +1,6 @@
 """Null: random atoms that stay as they are drawn, with a trained TopK encoder (Korznikov et al., arXiv 2602.14111)."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,9 +12,9 @@ from conceptbench.dictionaries.specs import Frozen
 class FixedAtoms:
     """Atoms that are not learnt."""
 
-    def __init__(self, atoms: Float[Tensor, "latent feature"]) -> None:
+    def __init__(self, atoms: Float[Tensor, "latent feature"], device: torch.device) -> None:
         """Keep the atoms."""
-        self._atoms = atoms
+        self._atoms = atoms.to(device)
 
     def parameters(self) -> list[tuple[Tensor, float]]:
         """Return nothing."""
@@ -32,5 +33,5 @@ class FixedAtoms:
 
 def frozen_learner(spec: Frozen, setting: Setting) -> AutoencoderLearner:
     """Return the learner of the null."""
-    decoder = FixedAtoms(starting_atoms(spec.width, setting, "random"))
+    decoder = FixedAtoms(starting_atoms(spec.width, setting, "random"), setting.device)
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

@@ -105,5 +105,5 @@ class Jump:
 
 def jump_relu_learner(spec: JumpRelu, setting: Setting) -> AutoencoderLearner:
     """Return the learner of JumpReLU."""
-    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start))
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start), setting.device)
     return AutoencoderLearner(spec, setting, Jump(spec, setting.device), decoder, spec.k)

@@ -141,17 +141,17 @@ class FiringClock:
 
 
 def starting_atoms(width: int, setting: Setting, start: Start) -> Float[Tensor, "latent feature"]:
-    """Return unit atoms to start from, on the device: random directions, or centred tokens blended with them.
+    """Return unit atoms to start from, on the host: random directions, or centred tokens blended with them.
 
     Training tokens as atoms are used by saev; the random part keeps atoms of equal or scarce tokens apart. Tokens are
     drawn without replacement as long as there are enough.
     """
     random = unit_rows(torch.randn(width, setting.sample.shape[1], generator=setting.generator))
     if start == "random":
-        return random.to(setting.device)
+        return random
     order = torch.randperm(max(width, len(setting.sample)), generator=setting.generator)[:width]
     drawn = setting.sample[order % len(setting.sample)] - setting.median()
-    return unit_rows(TOKEN_SHARE * unit_rows(drawn) + (1 - TOKEN_SHARE) * random).to(setting.device)
+    return unit_rows(TOKEN_SHARE * unit_rows(drawn) + (1 - TOKEN_SHARE) * random)
 
 
 def unit_rows(rows: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:

@@ -39,5 +39,6 @@ def matryoshka_learner(spec: Matryoshka, setting: Setting) -> AutoencoderLearner
     """Return the learner of Matryoshka BatchTopK: the sparse step on a CPU, plain torch elsewhere."""
     if setting.device.type == "cpu":
         return FusedBatchLearner(spec, setting, prefix_ends(spec))
-    selection, decoder = LargestOfBatch(spec.k, spec.width), UnitAtoms(starting_atoms(spec.width, setting, spec.start))
+    selection = LargestOfBatch(spec.k, spec.width)
+    decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start), setting.device)
     return AutoencoderLearner(spec, setting, selection, decoder, spec.k, nested(prefix_ends(spec)))
