@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from conceptbench.measures.ranking import best_threshold, column, curve, mann_whitney_ranks, rank_all, replicate
-from conceptbench.measures.resampling import image_weights, interval, nested_means, seed_weights, two_sided_p
+from conceptbench.measures.resampling import image_weights, interval, two_sided_p
 from conceptbench.measures.sparse import from_dense, image_scores, is_signed, patch_scores
 
 
@@ -155,14 +155,6 @@ def test_weights_draw_within_strata() -> None:
     weights = image_weights(7, 50, np.random.default_rng(0), strata)
     assert (weights[:, :3].sum(axis=1) == 3).all()
     assert (weights[:, 3:].sum(axis=1) == 4).all()
-
-
-def test_nested_means_average_images_inside_seeds() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.random((3, 20))
-    images, seeds = image_weights(20, 5, rng), seed_weights(3, 5, rng)
-    expected = [(s[:, None] * values * w[None]).sum() / 20 for w, s in zip(images, seeds, strict=True)]
-    np.testing.assert_allclose(nested_means(values, images, seeds), expected)
 
 
 def test_an_interval_says_why_it_is_missing() -> None:

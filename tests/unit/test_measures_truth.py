@@ -122,31 +122,28 @@ def test_rare_values_get_a_note_instead_of_a_number() -> None:
 
 
 def test_summary_counts_recovered_values_and_pools_seeds() -> None:
-    table, pooled = recovery_summary({"0": recover(), "1": recover(planted=(3, 7))}, np.random.default_rng(0))
+    table, pooled = recovery_summary({"0": recover(), "1": recover(planted=(3, 7))})
     share = table[table["statistic"] == "recovered_at_0.90"].set_index("seed")["estimate"]
     assert share["0"] == 1
     assert share["1"] == pytest.approx(2 / 3)
     assert share["all"] == pytest.approx(5 / 6)
-    assert pooled["recovered_at_0.90"].shape == (100,)
+    assert pooled["recovered_at_0.90"].replicates.shape == (100,)
+    assert pooled["recovered_at_0.90"].seeds[0].tolist() == pytest.approx([1, 2 / 3])
 
 
 def test_the_best_dictionary_is_chosen_on_a_and_beats_noise() -> None:
     contenders = []
     for name, kind, planted in (("topk", "learned", (3, 7, 11)), ("weak", "learned", (3,)), ("random", "random", ())):
         recovery = recover(planted=planted, noise=0.05)
-        table, pooled = recovery_summary({"0": recovery}, np.random.default_rng(0))
-        points = table[table["seed"] == "all"].set_index("statistic")["estimate"].to_dict()
-        contenders.append(Contender("clip-tiny", 4, name, kind, recovery.selected, points, pooled))
+        _, pooled = recovery_summary({"0": recovery})
+        contenders.append(Contender("clip-tiny", 4, name, kind, recovery.selected, pooled))
     table = compare_with_nulls(contenders, 300)
     assert set(table["dictionary"]) == {"topk"}
     assert set(table["null_dictionary"]) == {"random"}
     difference = table[table["statistic"] == "mean_auroc"].iloc[0]
     assert difference["low"] > 0.2
     assert difference["estimate"] == pytest.approx(difference["best_estimate"] - difference["null_estimate"])
-    same = [
-        contenders[0],
-        Contender("clip-tiny", 4, "copy", "random", 0, contenders[0].points, contenders[0].replicates),
-    ]
+    same = [contenders[0], Contender("clip-tiny", 4, "copy", "random", 0, contenders[0].pooled)]
     assert (compare_with_nulls(same, 300)["estimate"] == 0).all()
 
 

@@ -1,12 +1,12 @@
 """Accuracy before and after adaptation: base, novel and their harmonic mean, with paired differences.
 
 Accuracy is micro (correct images over images) and lies in [0, 1]. The harmonic mean is that of the accuracies averaged
-over seeds, as in the CoOp and MaPLe papers. Intervals draw images within classes; with several seeds, seeds are drawn
-first. With three seeds the outer level is coarse: such an interval is a lower bound of the uncertainty.
+over seeds, as in the CoOp and MaPLe papers. Intervals draw images within classes; with several seeds the variance
+between seeds is added (`resampling.Pooled`).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -14,17 +14,13 @@ from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.resampling import (
-    ALL_SEEDS,
-    image_weights,
-    interval,
-    nested_means,
-    seed_weights,
-    two_sided_p,
-)
+from conceptbench.measures.intervals import Bounds
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights, interval
 
 HARMONIC = "harmonic_mean"
 REFERENCE = "zero-shot"
+RANGE: Final[Bounds] = (0.0, 1.0)
+RANGE_OF_DIFFERENCES: Final[Bounds] = (-1.0, 1.0)
 _NEEDED = ("image", "label", "half", "method", "task", "seed", "correct")
 
 
@@ -40,11 +36,10 @@ class _Half:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Accuracy over all seeds and of each seed, pooled replicates, and replicates of each seed [seed, resample]."""
+    """Accuracy of each seed and over all, with replicates of each seed [seed, resample]."""
 
-    point: float
     points: NDArray[np.float64]
-    pooled: NDArray[np.float64]
+    pooled: Pooled
     per_seed: NDArray[np.float64]
 
 
@@ -67,7 +62,7 @@ def accuracy_tables(
         `accuracy`: task, method, half (base, novel, harmonic_mean, all), estimate, low, high, n, seed ("all" pools),
         note, n_seeds; a half that a method was not scored on has one row without an estimate.
         `accuracy_difference`: task, method, reference, half, estimate (method - zero-shot on the same images), low,
-        high, n, seed ("all"), note, p (bootstrap, two-sided), n_seeds.
+        high, n, seed ("all"), note, p (two-sided, of the same variance), n_seeds.
     """
     missing = [name for name in _NEEDED if name not in predictions.columns]
     if missing:
@@ -83,10 +78,9 @@ def accuracy_tables(
         }
         for method, of_method in of_task.groupby("method", sort=False):
             halves = {str(half): _half(frame) for half, frame in of_method.groupby("half", sort=False)}
-            shares = seed_weights(len(next(iter(halves.values())).seeds), n_resamples, rng)
             for half, part in halves.items():
                 _check_weights(part, weights[half], str(task), str(method))
-                drawn[str(method), half] = _draw(part, weights[half], shares)
+                drawn[str(method), half] = _draw(part, weights[half])
                 sizes[half] = part.images.size
             if {"base", "novel"} <= set(halves):
                 drawn[str(method), HARMONIC] = _harmonic(drawn[str(method), "base"], drawn[str(method), "novel"])
@@ -125,18 +119,24 @@ def _check_weights(part: _Half, weights: NDArray[np.float64], task: str, method:
         )
 
 
-def _draw(part: _Half, weights: NDArray[np.float64], shares: NDArray[np.float64]) -> _Drawn:
+def _draw(part: _Half, weights: NDArray[np.float64]) -> _Drawn:
     per_seed = (weights @ part.correct.T / weights.sum(axis=1, keepdims=True)).T
-    points = part.correct.mean(axis=1)
-    return _Drawn(float(points.mean()), points, nested_means(part.correct, weights, shares), per_seed)
+    return _Drawn(part.correct.mean(axis=1), Pooled.mean(part.correct, weights), per_seed)
 
 
 def _harmonic(base: _Drawn, novel: _Drawn) -> _Drawn:
-    """Harmonic mean; over all seeds that of the averages, not the average over seeds."""
+    """Harmonic mean; over all seeds that of the averages, not the average over seeds.
+
+    Seeds enter by its linearisation at the averages: dH/db = 2 n^2 / (b + n)^2, and likewise for n.
+    """
+    b, n = base.pooled.point, novel.pooled.point
+    point = float(harmonic_mean(b, n))
+    moved = n**2 * (base.points - b) + b**2 * (novel.points - n)
+    influence = point + (2 * moved / (b + n) ** 2 if b + n else 0 * moved)
+    drawn = np.asarray(harmonic_mean(base.pooled.replicates, novel.pooled.replicates))
     return _Drawn(
-        float(harmonic_mean(base.point, novel.point)),
         np.asarray(harmonic_mean(base.points, novel.points)),
-        np.asarray(harmonic_mean(base.pooled, novel.pooled)),
+        Pooled(point, drawn, (influence,)),
         np.asarray(harmonic_mean(base.per_seed, novel.per_seed)),
     )
 
@@ -147,7 +147,7 @@ def _accuracy_rows(name: dict[str, str], drawn: _Drawn, seeds: tuple[str, ...], 
         {**name, **interval(float(point), replicates, n).row(seed), **extra}
         for seed, point, replicates in zip(seeds, drawn.points, drawn.per_seed, strict=True)
     ]
-    return [*rows, {**name, **interval(drawn.point, drawn.pooled, n).row(ALL_SEEDS), **extra}]
+    return [*rows, {**name, **drawn.pooled.estimate(n, RANGE).row(ALL_SEEDS), **extra}]
 
 
 def _absent_rows(task: str, method: str, present: set[str], wanted: set[str], n_seeds: int) -> list[dict[str, Any]]:
@@ -169,9 +169,8 @@ def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[st
     for method, half in drawn:
         if method == REFERENCE or (REFERENCE, half) not in drawn:
             continue
-        replicates = drawn[method, half].pooled - drawn[REFERENCE, half].pooled
-        point = drawn[method, half].point - drawn[REFERENCE, half].point
+        difference = drawn[method, half].pooled.less(drawn[REFERENCE, half].pooled)
         row = {"task": task, "method": method, "reference": REFERENCE, "half": half}
-        row |= interval(point, replicates, sizes[half]).row(ALL_SEEDS)
-        rows.append(row | {"p": two_sided_p(replicates), "n_seeds": len(drawn[method, half].points)})
+        row |= difference.estimate(sizes[half], RANGE_OF_DIFFERENCES).row(ALL_SEEDS)
+        rows.append(row | {"p": difference.p(), "n_seeds": len(drawn[method, half].points)})
     return rows

@@ -27,18 +27,17 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from conceptbench.dictionaries import Codes, Dictionary
-from conceptbench.measures.decomposition import NO_GAIN
+from conceptbench.measures.decomposition import RANGES, part_and_share_rows
 from conceptbench.measures.edits import Firings, atoms_in_raw_units, base_tokens, refit, removal
 from conceptbench.measures.matched import active_latents, matched_sets
 from conceptbench.measures.readout import Activations, Readout
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_means, seed_weights
+from conceptbench.measures.resampling import ALL_SEEDS, image_weights
 from conceptbench.measures.selection import Selected
 
 Sets = Literal["own", "predicted", "any"]
@@ -260,36 +259,12 @@ def part_rows(
     groups = [(seed, [at]) for at, seed in enumerate(of_seed)] + [(ALL_SEEDS, list(range(len(of_seed))))]
     rows: list[dict[str, Any]] = []
     for seed, members in groups:
-        shares = seed_weights(len(members), n_resamples, rng)
         for at, outcome in enumerate(OUTCOMES):
             values = {name: np.stack([parts[m][name][at] for m in members]) for name in parts[0]}
-            rows += [{"outcome": outcome, **row} for row in _rows(values, weights, shares, str(seed))]
+            shared = [name for name in SHARED if name in values]
+            found = part_and_share_rows(values, shared, weights, RANGES[outcome], str(seed))
+            rows += [{"outcome": outcome, **row} for row in found]
     return rows
-
-
-def _rows(
-    values: Mapping[str, NDArray[np.float64]], weights: NDArray[Any], shares: NDArray[Any], seed: str
-) -> list[dict[str, Any]]:
-    n = weights.shape[1]
-    drawn = {name: nested_means(array, weights, shares) for name, array in values.items()}
-    rows = []
-    for name, array in values.items():
-        rows.append({"part": name, **interval(float(array.mean()), drawn[name], n).row(seed)})
-    gain = rows[0]
-    clear = gain["low"] > 0 or gain["high"] < 0
-    for name in (part for part in SHARED if part in values):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            replicates = drawn[name] / drawn["gain"]
-        share = {"estimate": np.nan, "low": np.nan, "high": np.nan, "n": n, "seed": seed, "note": NO_GAIN}
-        if clear:
-            share = interval(float(values[name].mean()) / float(values["gain"].mean()), replicates, n).row(seed)
-        rows.append({"part": f"{name}_share", **share})
-    return rows
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a table."""
-    return pd.DataFrame(list(rows))
 
 
 def averaged_prompts(activations: Activations) -> Float[Tensor, "prompt feature"]:

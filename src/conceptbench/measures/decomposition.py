@@ -3,24 +3,29 @@
 Two players: perception (the activations at the hook point) and mapping (everything after it: blocks above the hook
 point and text side). Three players: perception, blocks, text. The gain G = v(all) - v(none) is divided by the Shapley
 value, so the parts add up to G. v is accuracy or the mean log-likelihood of the true class. Intervals draw images
-within classes, seeds first. Where the interval of G contains 0 shares are not reported.
+within classes and add the variance between seeds (`resampling.Pooled`). Where the interval of G contains 0 shares are
+not reported.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import factorial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_means, seed_weights
+from conceptbench.inference import Estimate
+from conceptbench.measures.intervals import UNBOUNDED, Bounds
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
 
 Coalition = frozenset[str]
 PERCEPTION, BLOCKS, TEXT, MAPPING = "perception", "blocks", "text", "mapping"
 OUTCOMES = {"accuracy": "correct", "log_likelihood": "log_likelihood"}
+RANGES: Final[dict[str, Bounds]] = {"accuracy": (-1.0, 1.0), "log_likelihood": UNBOUNDED}
+"""Range of a part of the gain, by outcome."""
 ADAPTED = "adapted"
 NO_GAIN = "the gain is not distinguishable from 0"
 _PART_COLUMN = {PERCEPTION: "source", BLOCKS: "blocks", TEXT: "text"}
@@ -69,12 +74,11 @@ def decompose(hybrids: pd.DataFrame, rng: np.random.Generator, n_resamples: int 
         identity = dict(zip(keys, names, strict=True))
         labels = part.drop_duplicates("image").sort_values("image")["label"].to_numpy()
         weights = image_weights(labels.size, n_resamples, rng, labels)
-        shares = seed_weights(part["seed"].nunique(), n_resamples, rng)
         for outcome, column in OUTCOMES.items():
             tables = coalition_tables(part, column)
             for players in (2, 3):
                 named = identity | {"outcome": outcome, "players": players}
-                rows += [named | row for row in _decompose(tables, players, weights, shares)]
+                rows += [named | row for row in _decompose(tables, players, weights, RANGES[outcome])]
     return pd.DataFrame(rows)
 
 
@@ -94,7 +98,7 @@ def coalition_tables(part: pd.DataFrame, column: str) -> dict[Coalition, pd.Data
 
 
 def _decompose(
-    tables: Mapping[Coalition, pd.DataFrame], players: int, weights: NDArray[np.float64], shares: NDArray[np.float64]
+    tables: Mapping[Coalition, pd.DataFrame], players: int, weights: NDArray[np.float64], bounds: Bounds
 ) -> list[dict[str, Any]]:
     if players == 2:
         names: tuple[str, ...] = (PERCEPTION, MAPPING)
@@ -105,35 +109,45 @@ def _decompose(
         names = (PERCEPTION, BLOCKS, TEXT)
     seeds = list(next(iter(tables.values())).index)
     arrays = {coalition: table.to_numpy() for coalition, table in tables.items()}
-    one = np.ones((len(weights), 1))
     rows = []
     for at, seed in enumerate(seeds):
-        rows += _parts({c: a[at : at + 1] for c, a in arrays.items()}, names, weights, one, str(seed))
-    return rows + _parts(arrays, names, weights, shares, ALL_SEEDS)
+        rows += _parts({c: a[at : at + 1] for c, a in arrays.items()}, names, weights, bounds, str(seed))
+    return rows + _parts(arrays, names, weights, bounds, ALL_SEEDS)
 
 
 def _parts(
     arrays: Mapping[Coalition, NDArray[np.float64]],
     players: tuple[str, ...],
     weights: NDArray[np.float64],
-    shares: NDArray[np.float64],
+    bounds: Bounds,
     seed: str,
 ) -> list[dict[str, Any]]:
+    """Gain, parts and shares from the values [seed, image] of the coalitions."""
+    gain = arrays[frozenset(players)] - arrays[frozenset()]
+    values = {"gain": gain} | shapley(arrays, players)
+    return part_and_share_rows(values, players, weights, bounds, seed)
+
+
+def part_and_share_rows(
+    values: Mapping[str, NDArray[np.float64]],
+    shared: Sequence[str],
+    weights: NDArray[np.float64],
+    bounds: Bounds,
+    seed: str,
+) -> list[dict[str, Any]]:
+    """Rows part, estimate, low, high, n, seed, note of each part, then of the shares of some.
+
+    Args:
+        values: `gain` first, then its parts: [seed, image]. shared: parts that are also given as shares of the gain,
+            without an estimate where the interval of the gain contains 0. bounds: range of a part.
+    """
     n = weights.shape[1]
-    points = {c: float(a.mean()) for c, a in arrays.items()}
-    drawn = {c: nested_means(a, weights, shares) for c, a in arrays.items()}
-    everyone, nobody = frozenset(players), frozenset[str]()
-    gain, gain_drawn = points[everyone] - points[nobody], drawn[everyone] - drawn[nobody]
-    part, part_drawn = shapley(points, players), shapley(drawn, players)
-    total = interval(gain, gain_drawn, n)
-    rows = [{"part": "gain", **total.row(seed)}]
-    rows += [{"part": p, **interval(float(part[p]), part_drawn[p], n).row(seed)} for p in players]
-    clear = bool(total.low > 0 or total.high < 0)
-    for player in players:
+    pooled = {name: Pooled.mean(array, weights) for name, array in values.items()}
+    rows = [{"part": name, **found.estimate(n, bounds).row(seed)} for name, found in pooled.items()]
+    clear = rows[0]["low"] > 0 or rows[0]["high"] < 0
+    for name in shared:
+        share = Estimate(np.nan, np.nan, np.nan, n, NO_GAIN)
         if clear:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = interval(float(part[player] / gain), part_drawn[player] / gain_drawn, n).row(seed)
-        else:
-            share = {"estimate": np.nan, "low": np.nan, "high": np.nan, "n": n, "seed": seed, "note": NO_GAIN}
-        rows.append({"part": f"{player}_share", **share})
+            share = pooled[name].over(pooled["gain"]).estimate(n)
+        rows.append({"part": f"{name}_share", **share.row(seed)})
     return rows

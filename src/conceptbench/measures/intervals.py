@@ -1,5 +1,6 @@
-"""Intervals that need no resampling: t intervals over seeds, and jackknives over groups of images and over seeds."""
+"""Intervals of a point and its variance: t intervals over seeds, jackknives over groups of images, and sums of both."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -63,7 +64,7 @@ def group_interval(
     """Mean over seeds whose interval counts images and seeds: a delete-a-group jackknife and the spread of the seeds.
 
     All seeds are scored on the same images, so the jackknife (Shao and Wu 1989) runs over the mean of the seeds, and
-    the variance between seeds, over their number, is added. Degrees of freedom of the sum after Satterthwaite (1946).
+    the variance between seeds, over their number, is added (`joint_interval`).
 
     Args:
         points: the statistic of each seed. left_out: the same without the images of one group.
@@ -78,8 +79,30 @@ def group_interval(
     if images + seeds == 0:
         point = float(points.mean())
         return Estimate(point, point, point, n_images, "no variation between images")
-    spread = images**2 / (n_groups - 1) + (seeds**2 / (n_seeds - 1) if n_seeds > 1 else 0.0)
-    return _around(float(points.mean()), images + seeds, (images + seeds) ** 2 / spread, n_images, bounds, "")
+    parts = [(images, n_groups - 1)] + ([(seeds, n_seeds - 1)] if n_seeds > 1 else [])
+    return joint_interval(float(points.mean()), parts, n_images, bounds)
+
+
+def joint_interval(
+    point: float, parts: Sequence[tuple[float, float]], n: int, bounds: Bounds = UNBOUNDED, note: str = ""
+) -> Estimate:
+    """Point with a t interval whose variance is the sum of independent ones.
+
+    Degrees of freedom of the sum after Satterthwaite (1946): (sum v)^2 / sum (v^2 / d).
+
+    Args:
+        parts: each variance of the point with its degrees of freedom. bounds: where the interval is cut.
+    """
+    variance, freedom = joint_variance(parts)
+    return _around(point, variance, freedom, n, bounds, note)
+
+
+def joint_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances, and its degrees of freedom (see `joint_interval`)."""
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0, max(freedom for _, freedom in parts)
+    return total, total**2 / sum(variance**2 / freedom for variance, freedom in parts)
 
 
 def difference_interval(first: Estimate, second: Estimate) -> Estimate:

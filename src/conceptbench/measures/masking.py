@@ -34,9 +34,10 @@ from conceptbench.measures.edits import (
     on_steps,
     removal_curve,
 )
+from conceptbench.measures.intervals import UNBOUNDED, Bounds
 from conceptbench.measures.matched import Active, matched_ranks
 from conceptbench.measures.readout import Activations, Readout
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, nested_columns, seed_weights
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
 from conceptbench.measures.selection import Dense, Selected, class_ranks, dataset_ranks
 
 Ranks = dict[str, Int64[np.ndarray, "image latent"]]
@@ -45,6 +46,16 @@ OUTCOMES: Final = ("accuracy", "log_likelihood", "kl")
 SELECTIONS: Final = ("true", "predicted", "wrong", "dataset", "matched", "random")
 DIRECTIONS: Final = ("on", "off")
 BALANCE: Final = ("active_latents", "mass_share", "frequency")
+RANGES: Final[dict[str, Bounds]] = {
+    "accuracy": (0.0, 1.0),
+    "log_likelihood": (-np.inf, 0.0),
+    "kl": (0.0, np.inf),
+    "active_latents": (0.0, np.inf),
+    "mass_share": (0.0, 1.0),
+    "frequency": (0.0, 1.0),
+}
+"""Range of each outcome and of what the balance counts."""
+RANGES_OF_DIFFERENCES: Final[dict[str, Bounds]] = {"accuracy": (-1.0, 1.0)}
 PCA: Final = "pca"
 CONTRASTS: Final = (
     *(("true", "matched"), ("true", "predicted"), ("true", "wrong"), ("true", "random")),
@@ -197,26 +208,27 @@ def curve_table(
     targets: Int64[np.ndarray, " image"],
     rng: np.random.Generator,
     n_resamples: int,
+    ranges: Mapping[str, Bounds] = RANGES,
 ) -> pd.DataFrame:
-    """Means with intervals: images within classes, seeds first; the same resamples for every curve.
+    """Means over images and seeds with intervals (`resampling.Pooled`); the same resamples for every curve.
 
     Returns:
         the headings' columns, selection, direction, k, outcome (one of `names`), estimate, low, high, n, seed, note.
     """
     weights = image_weights(len(targets), n_resamples, rng, targets)
-    shares = seed_weights(len(curves[0].of_seed), n_resamples, rng)
     rows: list[dict[str, Any]] = []
     for group in curves:
         for key in group.of_seed[0]:
             values = np.stack([found[key] for found in group.of_seed])
-            columns = values.reshape(len(values), -1, len(targets)).transpose(0, 2, 1)
-            drawn = nested_columns(columns, weights, shares)
-            point = columns.mean(axis=(0, 1))
+            columns = values.reshape(len(values), -1, len(targets))
+            drawn = weights @ columns.mean(axis=0).T / len(targets)
+            of_seed = columns.mean(axis=2)
             head = group.heading | {"selection": key[0], "direction": key[1]}
-            for at in range(columns.shape[2]):
+            for at, point in enumerate(of_seed.mean(axis=0)):
                 outcome, k = names[at // len(ks)], int(ks[at % len(ks)])
-                estimate = interval(float(point[at]), drawn[:, at], len(targets)).row(ALL_SEEDS)
-                rows.append(head | {"k": k, "outcome": outcome} | estimate)
+                pooled = Pooled(float(point), drawn[:, at], (of_seed[:, at],))
+                estimate = pooled.estimate(len(targets), ranges.get(outcome, UNBOUNDED))
+                rows.append(head | {"k": k, "outcome": outcome} | estimate.row(ALL_SEEDS))
     return pd.DataFrame(rows)
 
 

@@ -11,7 +11,7 @@ against zero-shot of another class.
 
 Intervals of a class are estimate +- 1.96 bootstrap standard deviations over its images (a percentile interval of an
 overlap is biased, because resampling lowers overlap by itself); those of the mean over classes are bootstraps over
-classes, seeds first.
+classes, and with several seeds the variance between them is added (`resampling.Pooled`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,9 @@ from scipy.stats import rankdata
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
+from conceptbench.measures.intervals import UNBOUNDED, Bounds
 from conceptbench.measures.latents import PAPER_TAU
-from conceptbench.measures.resampling import (
-    ALL_SEEDS,
-    halves_weights,
-    image_weights,
-    interval,
-    nested_means,
-    seed_weights,
-)
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, halves_weights, image_weights, interval
 from conceptbench.measures.sparse import SparseCodes, image_scores
 
 Values = NDArray[np.float64]
@@ -244,11 +238,14 @@ def _spread(point: float, drawn: Values, n: int, key: Key, comparison: str) -> E
     half_width = 1.96 * float(finite.std(ddof=1))
     if half_width == 0:
         return Estimate(point, np.nan, np.nan, n, "no variation between images")
-    floor = -1.0 if key[0] == "rank_correlation" else 0.0
-    ceiling = np.inf if key[0] in REGIONS else 1.0
-    if comparison == "gap":
-        floor, ceiling = -np.inf, np.inf
+    floor, ceiling = _range(key[0], comparison)
     return Estimate(point, max(point - half_width, floor), min(point + half_width, ceiling), n)
+
+
+def _range(statistic: str, comparison: str) -> Bounds:
+    if comparison == "gap":
+        return UNBOUNDED
+    return (-1.0 if statistic == "rank_correlation" else 0.0, np.inf if statistic in REGIONS else 1.0)
 
 
 def _other_class_rows(
@@ -279,12 +276,11 @@ def _class_means(frame: pd.DataFrame, rng: np.random.Generator, spec: OverlapSpe
             continue
         values = wide.to_numpy()
         weights = image_weights(values.shape[1], spec.n_resamples, rng)
-        shares = seed_weights(len(values), spec.n_resamples, rng)
         for seed, row in zip(wide.index, values, strict=True):
             drawn = weights @ row / len(row)
             rows.append(name | interval(float(row.mean()), drawn, len(row)).row(seed))
-        pooled = nested_means(values, weights, shares)
-        rows.append(name | interval(float(values.mean()), pooled, values.shape[1]).row(ALL_SEEDS))
+        pooled = Pooled.mean(values, weights).estimate(values.shape[1], _range(str(statistic), str(comparison)))
+        rows.append(name | pooled.row(ALL_SEEDS))
     return pd.DataFrame(rows)
 
 

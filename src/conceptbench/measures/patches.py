@@ -18,7 +18,7 @@ from scipy import sparse
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.comparison import pool_seeds
 from conceptbench.measures.ranking import best_threshold, column, curve, rank_all, replicate
-from conceptbench.measures.resampling import Weights, image_weights, interval
+from conceptbench.measures.resampling import Pooled, Weights, image_weights, interval
 from conceptbench.measures.sparse import SparseCodes, is_signed, patch_scores, split_sign
 
 METRICS = ("average_precision", "iou")
@@ -94,13 +94,11 @@ def recover_patches(
     return PatchRecovery(pd.DataFrame(rows), replicates, scored, mean, codes_b.shape[0])
 
 
-def patch_summary(
-    recoveries: Mapping[str, PatchRecovery], rng: np.random.Generator | None = None
-) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
+def patch_summary(recoveries: Mapping[str, PatchRecovery]) -> tuple[pd.DataFrame, dict[str, Pooled]]:
     """Means over factor values (mean_average_precision, mean_iou) per seed and over seeds; see recovery_summary.
 
     Returns:
-        level ("patch"), statistic, estimate, low, high, n, seed, note; and the pooled replicates.
+        level ("patch"), statistic, estimate, low, high, n, seed, note; and each statistic over the seeds.
     """
     per_seed = {}
     for seed, recovery in recoveries.items():
@@ -108,7 +106,7 @@ def patch_summary(
         point = recovery.table.groupby("metric")["estimate"].mean()
         per_seed[seed] = {f"mean_{m}": (float(point[m]), np.nanmean(drawn[i], axis=0)) for i, m in enumerate(METRICS)}
     n = next(iter(recoveries.values())).n_images
-    return pool_seeds(per_seed, level="patch", n=n, rng=rng or np.random.default_rng(0))
+    return pool_seeds(per_seed, level="patch", n=n)
 
 
 def mask_ceiling(mask: NDArray[np.float64]) -> dict[str, float]:

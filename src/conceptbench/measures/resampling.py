@@ -1,16 +1,22 @@
-"""Bootstrap replicates over images and seeds, for measures that resample the same images many times.
+"""Bootstrap replicates over images, and intervals that count images and seeds.
 
 A resample is a row of counts: how often each image is drawn (`inference.resample_weights`). Two measures given the
-same weights are resampled together, so that their difference is paired. Seeds are the outer level: drawn first, with
-replacement, and the same draw of images serves every seed, because all seeds are scored on the same images.
+same weights are resampled together, so that their difference is paired. Few seeds cannot be resampled: percentiles over
+draws of three seeds cover far less than they say. So images are resampled with the seeds as they are, the variance
+between seeds over their number is added, and a t interval is laid around the mean over seeds (`Pooled`).
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from conceptbench.inference import Estimate, group, resample_weights
+from conceptbench.measures.intervals import UNBOUNDED, Bounds, joint_interval, joint_variance
 
 Weights = NDArray[np.float64]
 ALL_SEEDS = "all"
@@ -36,12 +42,6 @@ def seed_weights(n_seeds: int, n_resamples: int, rng: np.random.Generator) -> We
     return image_weights(n_seeds, n_resamples, rng) / n_seeds
 
 
-def nested_means(values: NDArray[Any], images: Weights, seeds: Weights) -> NDArray[np.float64]:
-    """Replicates [resample] of the mean of values [seed, image], images inside seeds."""
-    per_seed = (images @ values.T.astype(np.float64)) / images.sum(axis=1, keepdims=True)
-    return np.asarray((per_seed * seeds).sum(axis=1))
-
-
 def interval(point: float, replicates: NDArray[np.floating[Any]], n: int, level: float = 0.95) -> Estimate:
     """Percentile interval from bootstrap replicates [resample]; the note says why there is none."""
     finite = replicates[np.isfinite(replicates)]
@@ -61,13 +61,69 @@ def two_sided_p(replicates: NDArray[np.floating[Any]]) -> float:
     return float(min(1.0, 2 * (tail + 1) / (finite.size + 1)))
 
 
-def nested_columns(values: NDArray[Any], images: Weights, seeds: Weights) -> NDArray[np.float64]:
-    """Replicates [resample, column] of the mean of values [seed, image, column]; see `nested_means`."""
-    total = np.zeros((len(images), values.shape[2]))
-    scaled = images / images.sum(axis=1, keepdims=True)
-    for at, table in enumerate(values):
-        total += (scaled @ table.astype(np.float64)) * seeds[:, at : at + 1]
-    return total
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A statistic over the seeds: its value, its bootstrap over images, and what each seed contributes."""
+
+    point: float
+    replicates: NDArray[np.float64]
+    """[resample]: images resampled, the seeds as they are."""
+    seeds: tuple[NDArray[np.float64], ...]
+    """Values [seed] whose variance over their number is the variance that seeds add: the statistic of each seed, or its
+    linearisation. Several arrays when several independent sets of seeds enter."""
+
+    @classmethod
+    def mean(cls, values: NDArray[Any], images: Weights) -> Pooled:
+        """Mean over seeds and images of values [seed, image], under weights [resample, image] of the images."""
+        over_seeds = values.mean(axis=0, dtype=np.float64)
+        of_seed = values.mean(axis=1, dtype=np.float64)
+        return cls(float(of_seed.mean()), (images @ over_seeds) / images.sum(axis=1), (of_seed,))
+
+    def estimate(self, n: int, bounds: Bounds = UNBOUNDED) -> Estimate:
+        """The point with its interval: percentiles for one seed, else a t interval for images and seeds (docstring).
+
+        Args:
+            n: number of images. bounds: range of the statistic, at which a t interval is cut.
+        """
+        parts = self._variances()
+        if not parts:
+            return interval(self.point, self.replicates, n)
+        lost = int((~np.isfinite(self.replicates)).sum())
+        return joint_interval(self.point, parts, n, bounds, f"{lost} resamples undefined" if lost else "")
+
+    def p(self) -> float:
+        """Two-sided p-value of a statistic of zero: from the bootstrap for one seed, else from t as the interval."""
+        parts = self._variances()
+        if not parts:
+            return two_sided_p(self.replicates)
+        variance, freedom = joint_variance(parts)
+        return float(2 * stdtr(freedom, -abs(self.point) / np.sqrt(variance)))
+
+    def less(self, other: Pooled) -> Pooled:
+        """This less another on the same resamples of the same images, whose seeds are independent of these."""
+        return Pooled(self.point - other.point, self.replicates - other.replicates, self.seeds + other.seeds)
+
+    def over(self, whole: Pooled) -> Pooled:
+        """The ratio of two means over the same seeds; seeds enter by the linearised ratio (the delta method)."""
+        (part,), (total,) = self.seeds, whole.seeds
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = float(np.float64(self.point) / whole.point)
+            influence = share + (part - share * total) / whole.point
+            return Pooled(share, self.replicates / whole.replicates, (influence,))
+
+    def _variances(self) -> list[tuple[float, float]]:
+        """Variance and degrees of freedom of images and of each set of seeds; none where a percentile interval stands.
+
+        That is the case for one seed, without any variation, and where the statistic is undefined on the images.
+        """
+        drawn = self.replicates[np.isfinite(self.replicates)]
+        several = [values for values in self.seeds if len(values) > 1]
+        if not several or not np.isfinite(self.point) or len(drawn) < max(2, len(self.replicates) / 2):
+            return []
+        if all(np.ptp(values) == 0 for values in (drawn, *several)):
+            return []
+        images = (float(drawn.var(ddof=1)), len(drawn) - 1)
+        return [images, *((float(values.var(ddof=1)) / len(values), len(values) - 1) for values in several)]
 
 
 def halves_weights(n: int, n_draws: int, rng: np.random.Generator, *, resample: bool) -> tuple[Weights, Weights]:

@@ -19,7 +19,7 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import benjamini_hochberg, permutation_p
 from conceptbench.measures.comparison import pool_seeds
 from conceptbench.measures.ranking import best_threshold, column, curve, mann_whitney_ranks, rank_all, replicate
-from conceptbench.measures.resampling import Weights, image_weights, interval
+from conceptbench.measures.resampling import Pooled, Weights, image_weights, interval
 from conceptbench.measures.sparse import Reduce, SparseCodes, image_scores, is_signed, split_sign
 
 METRICS = ("auroc", "average_precision", "f1")
@@ -155,23 +155,20 @@ def recover_factors(a: Side, b: Side, rng: np.random.Generator, spec: TruthSpec 
     return Recovery(table, replicates, scored, b.labels.names, best, thresholds, mean, n)
 
 
-def recovery_summary(
-    recoveries: Mapping[str, Recovery], rng: np.random.Generator | None = None
-) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
+def recovery_summary(recoveries: Mapping[str, Recovery]) -> tuple[pd.DataFrame, dict[str, Pooled]]:
     """Means over factor values and shares recovered, for every seed of one dictionary and over all seeds.
 
     Args:
         recoveries: the recovery of each seed (key: the seed as text); all with the same images and resamples.
-        rng: source of the draws of seeds; a fixed one when None.
 
     Returns:
         A table with level ("image"), statistic (mean_auroc, mean_average_precision, mean_f1, recovered_at_0.90,
-        recovered_at_0.95), estimate, low, high, n, seed ("all" pools the seeds), note; and the pooled replicates
-        [resample] of each statistic. Values without enough images are left out of means and shares.
+        recovered_at_0.95), estimate, low, high, n, seed ("all" pools the seeds), note; and each statistic over
+        the seeds. Values without enough images are left out of means and shares.
     """
     per_seed = {seed: _statistics(recovery) for seed, recovery in recoveries.items()}
     n = next(iter(recoveries.values())).n_images
-    return pool_seeds(per_seed, level="image", n=n, rng=rng or np.random.default_rng(0))
+    return pool_seeds(per_seed, level="image", n=n)
 
 
 def permutation_null(

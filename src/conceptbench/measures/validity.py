@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.inference import Estimate
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, seed_weights
+from conceptbench.measures.intervals import Bounds
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
 
 MARGIN: Final = 0.05
 """A followed dictionary is flagged when its FVU exceeds that of one learnt on the adapted model by more than this."""
+
+RANGE: Final[Bounds] = (0.0, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +51,28 @@ def fit_of(dictionary: Dictionary, tokens: Float[np.ndarray, "image token featur
 def validity_rows(
     of_seed: Mapping[str, Fit], targets: NDArray[np.int64], rng: np.random.Generator, n_resamples: int
 ) -> list[dict[str, Any]]:
-    """FVU and L0 with intervals (images within classes, seeds first), and the dead share, per seed and for all."""
+    """FVU and L0 with intervals (images within classes, and seeds), and the dead share, per seed and for all."""
     weights = image_weights(len(targets), n_resamples, rng, targets)
     groups = [(seed, [fit]) for seed, fit in of_seed.items()] + [(ALL_SEEDS, list(of_seed.values()))]
     rows = []
     for seed, fits in groups:
-        shares = seed_weights(len(fits), n_resamples, rng)
-        rows += [{"statistic": name, **e.row(seed)} for name, e in _estimates(fits, weights, shares).items()]
+        rows += [{"statistic": name, **e.row(seed)} for name, e in _estimates(fits, weights).items()]
     return rows
 
 
-def _estimates(fits: list[Fit], weights: NDArray[Any], shares: NDArray[Any]) -> dict[str, Estimate]:
+def _estimates(fits: list[Fit], weights: NDArray[Any]) -> dict[str, Estimate]:
     n = weights.shape[1]
-    fvu = [(weights @ fit.error) / (weights @ fit.spread) for fit in fits]
-    l0 = [weights @ fit.firing / n for fit in fits]
-    point = {
-        "fvu": float(np.mean([fit.error.sum() / fit.spread.sum() for fit in fits])),
-        "l0": float(np.mean([fit.firing.mean() for fit in fits])),
+    points = {
+        "fvu": np.array([fit.error.sum() / fit.spread.sum() for fit in fits]),
+        "l0": np.array([fit.firing.mean() for fit in fits]),
     }
-    drawn = {name: (np.stack(columns, axis=1) * shares).sum(axis=1) for name, columns in (("fvu", fvu), ("l0", l0))}
-    out = {name: interval(point[name], drawn[name], n) for name in point}
+    drawn = {
+        "fvu": np.mean([(weights @ fit.error) / (weights @ fit.spread) for fit in fits], axis=0),
+        "l0": np.mean([weights @ fit.firing / n for fit in fits], axis=0),
+    }
+    out = {
+        name: Pooled(float(found.mean()), drawn[name], (found,)).estimate(n, RANGE) for name, found in points.items()
+    }
     dead = float(np.mean([fit.dead for fit in fits]))
     return out | {"dead_share": Estimate(dead, np.nan, np.nan, n, "a count of latents")}
 

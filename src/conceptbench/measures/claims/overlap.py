@@ -30,7 +30,7 @@ from conceptbench.measures.claims.verdict import (
     judge,
     rows_of,
 )
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights, interval, seed_weights
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights, interval
 from conceptbench.seeds import rng
 
 HIGH, OFF_DIAGONAL = "high", ("high_to_low", "low_to_high")
@@ -66,7 +66,7 @@ def same_latents(tables: Tables, about: About) -> Iterator[Verdict]:
 
 
 def _share_high(regions: pd.DataFrame, comparison: str, about: About, task: str) -> Estimate:
-    """High / (high + off the diagonal), summed over classes; the interval draws seeds, then classes."""
+    """High / (high + off the diagonal), summed over classes; the interval counts classes and seeds."""
     mine = rows_of(regions, comparison=comparison)
     mine = mine[(mine["label"] >= 0) & (mine["seed"].astype(str) != ALL_SEEDS)]
     if mine.empty:
@@ -74,14 +74,12 @@ def _share_high(regions: pd.DataFrame, comparison: str, about: About, task: str)
     names = (HIGH, *OFF_DIAGONAL)
     wide = mine.pivot_table(index="seed", columns=["region", "label"], values="estimate", sort=True)
     counts = np.stack([wide[name].to_numpy() for name in names], axis=2)
-    n_seeds, n_classes, _ = counts.shape
+    n_classes = counts.shape[1]
     half = str(mine["half"].iloc[0])
     stream = rng(about.seed, "claims", "share", task, half, comparison)
     weights = image_weights(n_classes, about.resamples, stream)
-    shares = seed_weights(n_seeds, about.resamples, stream)
-    drawn = np.einsum("rs,rc,scn->rn", shares, weights, counts)
-    total = counts.sum(axis=(0, 1))
-    return interval(float(total[0] / total.sum()), drawn[:, 0] / drawn.sum(axis=1), n_classes)
+    high, all_of_them = (Pooled.mean(values, weights) for values in (counts[:, :, 0], counts.sum(axis=2)))
+    return high.over(all_of_them).estimate(n_classes, (0.0, 1.0))
 
 
 def _lower(regions: pd.DataFrame, share: Estimate, other: str, half: str, about: About) -> Ruling:

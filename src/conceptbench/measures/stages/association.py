@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from conceptbench.data import Dataset
 from conceptbench.dictionaries import Dictionary
 from conceptbench.inference import Estimate
 from conceptbench.measures.association import Effects, correlation, exact_effects, first_order, remapping
+from conceptbench.measures.intervals import joint_interval
 from conceptbench.measures.resampling import ALL_SEEDS, costly_resamples
 from conceptbench.measures.stages.models import (
     SPLIT_B,
@@ -71,7 +72,8 @@ def measure_association(
             if seed == next(iter(dictionaries)):
                 label = _most_remapped(parts["remapping"][-1])
                 pictures.append(_pictures(parts["association"][-1], label, models, method, dataset))
-    parts["remapping"].append(_pooled(parts["remapping"]))
+    resamples = costly_resamples(spec["resamples"])
+    parts["remapping"].append(pooled_remapping(parts["remapping"], resamples))
     joined = {key: np.concatenate([found[key] for found in pictures]) for key in pictures[0]} if pictures else {}
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}, joined
 
@@ -176,17 +178,24 @@ def _remapping(
     return pd.DataFrame([*rows, dict(head) | {"label": -1, "class_name": "all"} | mean.row(seed)])
 
 
-def _pooled(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Means over seeds; the standard error joins that within seeds and that between them."""
+def pooled_remapping(parts: Sequence[pd.DataFrame], resamples: int) -> pd.DataFrame:
+    """Means over seeds: the mean variance within seeds, and for several seeds that between them over their number.
+
+    The variance within a seed is not divided by the number of seeds, because all are scored on the same images.
+
+    Args:
+        parts: rows of each seed, +- 1.96 standard deviations from so many `resamples`.
+    """
     frame = pd.concat(parts, ignore_index=True)
     keys = ["task", "method", "half", "label", "class_name"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
-        within = ((group["high"] - group["low"]) / 2 / 1.96).pow(2).mean()
-        between = float(group["estimate"].var(ddof=1)) if len(group) > 1 else 0.0
-        half = 1.96 * float(np.sqrt(within + between / len(group)))
-        point = float(group["estimate"].mean())
-        estimate = Estimate(point, point - half, point + half, int(group["n"].iloc[0]))
+        within = float(((group["high"] - group["low"]) / 2 / 1.96).pow(2).mean())
+        variances = [(within, max(resamples - 1, 1))]
+        if len(group) > 1:
+            variances.append((float(group["estimate"].var(ddof=1)) / len(group), len(group) - 1))
+        point, n = float(group["estimate"].mean()), int(group["n"].iloc[0])
+        estimate = joint_interval(point, variances, n)
         rows.append(dict(zip(keys, names, strict=True)) | estimate.row(ALL_SEEDS))
     return pd.DataFrame(rows)
 

@@ -19,6 +19,8 @@ from conceptbench.measures.edits import Base
 from conceptbench.measures.masking import (
     BALANCE,
     OUTCOMES,
+    RANGES,
+    RANGES_OF_DIFFERENCES,
     Curves,
     Outcomes,
     balance,
@@ -136,14 +138,14 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     """The four tables, each with its own stream of resamples."""
     parts = {
-        "masking": (curves, OUTCOMES),
-        "masking_contrasts": ([c for c in map(contrasts, curves) if c.of_seed[0]], OUTCOMES),
-        "masking_balance": (hit, BALANCE),
-        "masking_changes": (changes, CHANGED),
+        "masking": (curves, OUTCOMES, RANGES),
+        "masking_contrasts": ([c for c in map(contrasts, curves) if c.of_seed[0]], OUTCOMES, RANGES_OF_DIFFERENCES),
+        "masking_balance": (hit, BALANCE, RANGES),
+        "masking_changes": (changes, CHANGED, RANGES_OF_DIFFERENCES),
     }
     return {
-        name: curve_table(group, names, ks, targets, rng(spec["seed"], name, images.task), spec["resamples"])
-        for name, (group, names) in parts.items()
+        name: curve_table(group, names, ks, targets, rng(spec["seed"], name, images.task), spec["resamples"], ranges)
+        for name, (group, names, ranges) in parts.items()
     }
 
 

@@ -14,7 +14,7 @@ from conceptbench.measures.counterfactual import counterfactual_specificity
 from conceptbench.measures.matching import MatchingSpec, match_factors, matched_latents
 from conceptbench.measures.nulls import NULL_METHODS
 from conceptbench.measures.patches import PatchRecovery, PatchSpec, patch_summary, recover_patches
-from conceptbench.measures.resampling import ALL_SEEDS, MOST_SEARCHES, costly_resamples
+from conceptbench.measures.resampling import MOST_SEARCHES, Pooled, costly_resamples
 from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
 from conceptbench.measures.truth import (
     FactorLabels,
@@ -36,7 +36,7 @@ KIND = "kind"
 _Key: TypeAlias = tuple[str, int, str]
 """Backbone, block, dictionary."""
 _R = TypeVar("_R", Recovery, PatchRecovery)
-_Summary: TypeAlias = Callable[[Mapping[str, _R], np.random.Generator], tuple[pd.DataFrame, dict[str, np.ndarray]]]
+_Summary: TypeAlias = Callable[[Mapping[str, _R]], tuple[pd.DataFrame, dict[str, Pooled]]]
 
 
 @dataclass
@@ -165,12 +165,10 @@ def _contend(
     key: _Key, recoveries: Mapping[str, _R], summarise: _Summary[_R], spec: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, Contender]:
     """The summary of one dictionary over its seeds, and the same as it enters the comparison."""
-    table, pooled = summarise(recoveries, rng(spec["seed"], "summary"))
-    together = table[table["seed"] == ALL_SEEDS]
-    points = dict(zip(together["statistic"], together["estimate"], strict=True))
+    table, pooled = summarise(recoveries)
     selected = float(np.mean([recovery.selected for recovery in recoveries.values()]))
     ids = dict(zip(("backbone", "block", "dictionary"), key, strict=True))
-    return label_columns(table, ids), Contender(*key, _null_kind(key[0], key[2], spec), selected, points, pooled)
+    return label_columns(table, ids), Contender(*key, _null_kind(key[0], key[2], spec), selected, pooled)
 
 
 def _null_kind(backbone: str, dictionary: str, spec: Mapping[str, Any]) -> str:
