@@ -27,6 +27,8 @@ FETCHED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind != "trai
 BEFORE = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "zero-shot"]
 MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if moves_images(spec.model_dump())]
 """Methods that change what the image tower computes; the others see the backbone's own activations."""
+LEARNING = [name for name in METHODS if name not in BEFORE]
+"""Everything but zero-shot: what can gain over it."""
 
 TRUTH = CONFIG.measures.truth_on
 TRUTH_TABLES = [
@@ -73,7 +75,7 @@ METRIC_TABLES = [
     *(["kinds"] if KINDS else []),
     *(["accuracy", "accuracy_difference"] if TASKS else []),
     *(["overlap"] if TASKS and MOVING else []),
-    *(["decomposition"] if TASKS and MOVING and BEFORE else []),
+    *(["decomposition"] if TASKS and LEARNING and BEFORE else []),
     *(["recovery"] if CONFIG.synthetic.worlds else []),
 ]
 

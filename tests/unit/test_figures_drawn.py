@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.figures.accuracy import _notes as accuracy_notes
@@ -178,6 +179,15 @@ def test_decomposition_takes_the_gain_from_the_other_rows_when_it_is_given_once(
     once = table[(table["part"] != "gain") | (table["players"] == 2)]
     draw_decomposition(once, tmp_path / "x", players=3, formats=())
     assert "gain" in set(read(tmp_path, "x")["part"])
+
+
+def test_decomposition_of_many_adaptations_fits_a_page(tmp_path: Path) -> None:
+    """Ten adaptations of two tasks, base and novel: forty rows, which one below the other took 45 inches."""
+    methods = [f"method-{number}" for number in range(10)]
+    draw_decomposition(made.decomposition(methods=methods), tmp_path / "x", formats=("png",), dpi=20)
+    width, height = (side / 20 for side in Image.open(tmp_path / "x.png").size)
+    assert width < 14 and height < 20
+    assert len(read(tmp_path, "x")[["task", "method", "half"]].drop_duplicates()) == 40
 
 
 def test_kinds_show_every_dictionary(tmp_path: Path) -> None:

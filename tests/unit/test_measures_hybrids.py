@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from open_clip import CLIP
@@ -13,7 +14,12 @@ from conceptbench.adaptation.prompts.hooks import image_prompts
 from conceptbench.backbones.backbone import Backbone
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.decomposition import decompose
-from conceptbench.measures.hybrids import hybrid_features, hybrid_predictions, mean_prompt_states
+from conceptbench.measures.hybrids import (
+    hybrid_features,
+    hybrid_predictions,
+    mean_prompt_states,
+    unmoved_predictions,
+)
 
 BLOCK, N_PROMPTS = 1, 2
 CLASSES = ("a", "b", "c", "d")
@@ -126,6 +132,57 @@ def test_relabelling_leaves_perception_at_exactly_zero(backbone: Backbone, model
     likelihood = parts[(parts["outcome"] == "log_likelihood") & (parts["players"] == 2) & (parts["seed"] == "all")]
     values = likelihood.set_index(["half", "part"])["estimate"]
     assert values["base", "mapping"] == values["base", "gain"] != 0
+
+
+class Counted:
+    """Plain features of rows, and a record of the rows that were asked for."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone, self.rows = backbone, []
+
+    @torch.no_grad()
+    def __call__(self, rows: np.ndarray) -> torch.Tensor:
+        self.rows += rows.tolist()
+        return self.backbone.encode_image(self.backbone.preprocess(dataset().pictures(rows)))
+
+
+def test_an_adapter_that_leaves_images_alone_needs_no_forward_of_its_own(backbone: Backbone, models) -> None:
+    zero_shot, relabelled = models[0], models[1]
+    calls = []
+
+    def refuse(_backbone: Backbone) -> None:
+        raise AssertionError("the image side was asked for")
+
+    def classify(backbone: Backbone, features: torch.Tensor, class_names: list[str]) -> torch.Tensor:
+        calls.append(len(features))
+        return StandIn.classify(relabelled, backbone, features, class_names)
+
+    expected = hybrid_predictions(backbone, zero_shot, relabelled, dataset(), HALVES, block=BLOCK, progress=False)
+    plain = Counted(backbone)
+    relabelled.image_context, relabelled.classify = refuse, classify
+    table = unmoved_predictions(backbone, zero_shot, relabelled, dataset(), HALVES, plain, batch_size=7)
+    assert sorted(plain.rows) == list(range(8, 48)) and sum(calls) == 40
+    keys = ["half", "image", "source", "blocks", "text"]
+    table, expected = (frame.sort_values(keys, ignore_index=True) for frame in (table, expected))
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-4)
+
+
+def test_the_whole_gain_of_a_linear_head_is_mapping_and_unknown_classes_have_no_rows(
+    backbone: Backbone, models
+) -> None:
+    head = StandIn(torch.randn(4, 24, generator=torch.Generator().manual_seed(9)))
+    head.missing_note = lambda names: "no weights" if "c" in names else ""
+    table = unmoved_predictions(backbone, models[0], head, dataset(), HALVES, Counted(backbone))
+    assert set(table["half"]) == {"base"} and len(table) == 20 * 8
+    parts = decompose(table.assign(task="toy", method="head", seed=0), np.random.default_rng(0), 50)
+    values = parts[parts["seed"] == "all"].set_index(["outcome", "players", "part"])["estimate"]
+    for outcome in ("accuracy", "log_likelihood"):
+        assert values[outcome, 2, "perception"] == values[outcome, 3, "blocks"] == 0
+        assert values[outcome, 2, "mapping"] == values[outcome, 2, "gain"]
+    assert values["log_likelihood", 2, "gain"] != 0
+    head.missing_note = lambda names: "no weights"
+    with pytest.raises(ConceptBenchError, match="no half of data set 'toy'"):
+        unmoved_predictions(backbone, models[0], head, dataset(), HALVES, Counted(backbone))
 
 
 def test_a_split_without_images_is_refused(backbone: Backbone, models) -> None:

@@ -48,13 +48,19 @@ OUTCOMES = {"accuracy": ("accuracy (percentage points)", 100.0), "log_likelihood
 VARIANTS = ("averaged", "own")
 HALVES = ("base", "novel", "all")
 SHARE_LIMITS = (-60.0, 160.0)
+FEW = 8
+"""Rows that stand one outcome below the other; more are drawn narrow, with the outcomes side by side."""
+NARROW_ROW = 0.42
+"""Inches of a narrow row."""
 
 
 @figure_look()
 def draw_decomposition(
     decomposition: pd.DataFrame, stem: Path, *, players: int = 2, formats: Sequence[str] = FORMATS, dpi: int = 150
 ) -> None:
-    """Draw contributions (left) and shares of the gain (right), a row a task, method and half, outcomes below.
+    """Draw contributions (left) and shares of the gain (right), a row a task, method and half.
+
+    Outcomes are drawn one below the other, those of more than `FEW` rows side by side.
 
     Args:
         decomposition: table `decomposition`; rows with seed "all" are drawn, or those of the only seed.
@@ -70,19 +76,25 @@ def draw_decomposition(
     outcomes = in_order(shown["outcome"], tuple(OUTCOMES))
     parts = in_order((part for part in shown["part"] if not part.endswith("_share")), PARTS)
     variants = in_order(shown["variant"], VARIANTS)
-    height = (0.62 + rows["at"].max() + 1) * 0.13 * (len(parts) + 1.2) + 0.75
+    narrow = len(rows) > FEW
+    high = len(rows) * NARROW_ROW if narrow else (0.62 + rows["at"].max() + 1) * 0.13 * (len(parts) + 1.2)
+    shape = (1, len(outcomes)) if narrow else (len(outcomes), 1)
     sheet = new_sheet(
-        title, width=9.6, height=height * len(outcomes), keys=_keys(parts, variants), notes=_notes(variants, players)
-    )  # fmt: skip
-    grid = sheet.body.subplots(len(outcomes), 2, sharey=True, squeeze=False, width_ratios=[1.15, 1.0])
-    for (left, right), outcome in zip(grid, outcomes, strict=True):
+        title,
+        width=9.6 + 3.4 * (shape[1] - 1),
+        height=(high + 0.75) * shape[0],
+        keys=_keys(parts, variants),
+        notes=_notes(variants, players),
+    )
+    grid = sheet.body.subplots(shape[0], 2 * shape[1], sharey=True, squeeze=False, width_ratios=[1.15, 1.0] * shape[1])
+    for (left, right), outcome in zip(grid.reshape(-1, 2), outcomes, strict=True):
         mine = shown[shown["outcome"] == outcome].merge(rows, on=["task", "method", "half"])
         label, scale = OUTCOMES.get(outcome, (spell(outcome), 1.0))
         _contributions(left, mine, parts, variants, scale)
-        left.set_xlabel(f"contribution to the gain in {label}")
-        _shares(right, mine, parts, variants)
+        left.set_xlabel(f"gain in {label}" if narrow else f"contribution to the gain in {label}")
+        _shares(right, mine, parts, variants, 30 if narrow else 46)
         right.set_xlabel(f"share of the gain in {spell(outcome).replace('log likelihood', 'log-likelihood')} (%)")
-        left.set_yticks(rows["at"], rows["name"])
+        left.set_yticks(rows["at"], [name.replace("\n", " · ") if narrow else name for name in rows["name"]])
         left.set_ylim(rows["at"].max() + 0.55, -0.55)
         for axes in (left, right):
             for edge in range(1, len(rows)):
@@ -134,7 +146,7 @@ def _contributions(axes: Axes, rows: pd.DataFrame, parts: Sequence[str], variant
     tidy(axes)
 
 
-def _shares(axes: Axes, rows: pd.DataFrame, parts: Sequence[str], variants: Sequence[str]) -> None:
+def _shares(axes: Axes, rows: pd.DataFrame, parts: Sequence[str], variants: Sequence[str], wrap: int) -> None:
     for x in (0, 100):
         axes.axvline(x, color="#8C8C8C", lw=1)
     offsets = _offsets(parts, variants)
@@ -151,7 +163,7 @@ def _shares(axes: Axes, rows: pd.DataFrame, parts: Sequence[str], variants: Sequ
             limits += [100 * float(row[name]) for name in ("estimate", "low", "high") if pd.notna(row[name])]
         if of_row["estimate"].isna().all():
             reason = next((str(note) for note in of_row["note"] if note), "no reason given")
-            missing_text(axes, f"not reported: {reason}", 3, float(at), width=46)  # type: ignore[arg-type]
+            missing_text(axes, f"not reported: {reason}", 3, float(at), width=wrap)  # type: ignore[arg-type]
     axes.set_xlim(max(SHARE_LIMITS[0], min(limits) - 6), min(SHARE_LIMITS[1], max(limits) + 6))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     tidy(axes)

@@ -5,11 +5,15 @@ above it, blocks and text side come from Z or A. Prompt tokens belong to the blo
 lose them; Z's activations under A's blocks get A's prompt states at the hook point, averaged over split A (variant
 "averaged"), or those of the same image under A (variant "own", a sensitivity check: these states have already looked
 at the image through A). A's activations under A's blocks always keep their own, so this hybrid is the adapted model.
+
+An adaptation that leaves the image tower alone (CoOp, CoCoOp, Tip-Adapter, the linear probe) sees the zero-shot
+activations: all hybrids share the plain features, perception is exactly 0 and mapping the whole gain
+(`unmoved_predictions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.measures.readout import AdaptedModel, half_rows, pixel_batches
+from conceptbench.measures.readout import AdaptedModel, half_rows, pixel_batches, targets_of
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
@@ -31,6 +35,8 @@ Variant = Literal["averaged", "own"]
 MODELS: tuple[Model, Model] = ("zero-shot", "adapted")
 Features = dict[tuple[Model, Model, Variant], Tensor]
 """(source of the activations, source of the blocks, variant) -> image features [image, embed], not normalised."""
+COLUMNS = ["half", "image", "label", "variant", "source", "blocks", "text", "correct", "log_likelihood"]
+"""Columns of the predictions of hybrids."""
 
 
 @torch.no_grad()
@@ -108,51 +114,93 @@ def hybrid_predictions(
         block,
     )
     frames: list[pd.DataFrame] = []
-    for half, candidates in halves.items():
-        names = [dataset.classes[label] for label in candidates]
-        if adapter.missing_note(names):
-            continue
+    for half, candidates in _scored_halves(adapter, dataset, halves):
         rows = half_rows(dataset, split_b, {half: candidates})
-        labels = np.asarray(dataset.labels(rows), dtype=np.int64)
         start = 0
         for pixels in pixel_batches(backbone, dataset, rows, batch_size, progress):
             features = hybrid_features(backbone, adapter, pixels, block, prompts)
-            stop = start + len(pixels)
-            scored = _score(backbone, (zero_shot, adapter), features, names, labels[start:stop], candidates)
-            frames.append(scored.assign(half=half, image=np.tile(rows[start:stop], len(scored) // (stop - start))))
-            start = stop
-    if not frames:
+            batch = rows[start : start + len(pixels)]
+            frames.append(_score(backbone, (zero_shot, adapter), features, dataset, batch, candidates, half))
+            start += len(pixels)
+    return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+@torch.no_grad()
+def unmoved_predictions(
+    backbone: Backbone,
+    zero_shot: AdaptedModel,
+    adapter: AdaptedModel,
+    dataset: Dataset,
+    halves: dict[str, list[int]],
+    plain: Callable[[NDArray[np.int64]], Float[Tensor, "image embed"]],
+    *,
+    split_b: str = "test",
+    batch_size: int = 100,
+) -> pd.DataFrame:
+    """`hybrid_predictions` of an adapter that leaves the image tower alone, without a forward of its own.
+
+    Args:
+        plain: image features (not normalised) of rows under the plain backbone, which all hybrids share.
+    """
+    frames: list[pd.DataFrame] = []
+    for half, candidates in _scored_halves(adapter, dataset, halves):
+        rows = half_rows(dataset, split_b, {half: candidates})
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            shared = plain(batch)
+            features: Features = {(source, blocks, "averaged"): shared for source in MODELS for blocks in MODELS}
+            frames.append(_score(backbone, (zero_shot, adapter), features, dataset, batch, candidates, half))
+    return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+def _scored_halves(
+    adapter: AdaptedModel, dataset: Dataset, halves: dict[str, list[int]]
+) -> list[tuple[str, list[int]]]:
+    """The halves that the adapter can score.
+
+    Raises ConceptBenchError when there is none.
+    """
+    found = [
+        (half, candidates)
+        for half, candidates in halves.items()
+        if not adapter.missing_note([dataset.classes[label] for label in candidates])
+    ]
+    if not found:
         raise ConceptBenchError(f"The adapter can score no half of data set {dataset.name!r}; nothing to decompose.")
-    columns = ["half", "image", "label", "variant", "source", "blocks", "text", "correct", "log_likelihood"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    return found
 
 
 def _score(
     backbone: Backbone,
     models: tuple[AdaptedModel, AdaptedModel],
     features: Features,
-    class_names: list[str],
-    labels: NDArray[np.int64],
+    dataset: Dataset,
+    rows: NDArray[np.int64],
     candidates: list[int],
+    half: str,
 ) -> pd.DataFrame:
-    """Rows of one batch: the variants times the eight hybrids times the images."""
-    position = {label: at for at, label in enumerate(candidates)}
-    targets = np.array([position[int(label)] for label in labels])
+    """Rows of one batch: the variants times the eight hybrids times the images.
+
+    Hybrids that share a tensor of features are classified once.
+    """
+    labels = np.asarray(dataset.labels(rows), dtype=np.int64)
+    class_names, targets = [dataset.classes[label] for label in candidates], targets_of(dataset, rows, candidates)
     variants: tuple[Variant, ...] = (
         ("averaged", "own") if ("zero-shot", "adapted", "own") in features else ("averaged",)
     )
-    cache: dict[tuple[Any, ...], dict[str, NDArray[Any]]] = {}
+    cache: dict[tuple[int, Model], dict[str, NDArray[Any]]] = {}
     parts = []
     for variant in variants:
         for source in MODELS:
             for blocks in MODELS:
-                key = (source, blocks, variant if (source, blocks) == ("zero-shot", "adapted") else "averaged")
+                of_variant = variant if (source, blocks) == ("zero-shot", "adapted") else "averaged"
+                seen = features[source, blocks, of_variant]
                 for text, model in zip(MODELS, models, strict=True):
-                    if (*key, text) not in cache:
-                        logits = model.classify(backbone, features[key], class_names)
-                        cache[*key, text] = _outcomes(logits, targets)
+                    if (id(seen), text) not in cache:
+                        cache[id(seen), text] = _outcomes(model.classify(backbone, seen, class_names), targets)
                     states = {"variant": variant, "source": source, "blocks": blocks, "text": text}
-                    parts.append(pd.DataFrame({"label": labels, **cache[*key, text]}).assign(**states))
+                    identity = {"half": half, "image": rows, "label": labels}
+                    parts.append(pd.DataFrame({**identity, **cache[id(seen), text]}).assign(**states))
     return pd.concat(parts, ignore_index=True)
 
 

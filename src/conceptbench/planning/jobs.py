@@ -142,6 +142,11 @@ class Study:
         methods = self.config.adaptations.methods
         return tuple(name for name, spec in methods.items() if moves_images(spec.model_dump()))
 
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """Adaptations besides zero-shot."""
+        return tuple(name for name in self.config.adaptations.methods if name not in self.before)
+
     @cached_property
     def before(self) -> tuple[str, ...]:
         """Zero-shot, under its names."""

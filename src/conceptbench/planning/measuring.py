@@ -165,17 +165,18 @@ def _adaptations(study: Study) -> Iterator[Job]:
         return
     yield Job("measure_accuracy", needs=("adapt",))
     yield _drawn("accuracy", "measure_accuracy")
-    if not study.moving:
-        return
     tower, followed = study.towers[study.adapted], study.followed()
-    scored = sum(study.images[task].splits["test"] for task in study.tasks) * len(study.moving) * study.seeds
-    firings = 2 * scored * tower.image.tokens * followed.firings(study.penalised_l0)
-    needs = ("encode_adapted", *(f"encode_codes/{study.adapted}.{task}" for task in study.tasks))
-    rows = _rows(followed.latents * len(study.tasks) * len(study.moving))
-    yield Job("measure_overlap", needs=needs, amounts={"firing": firings}, leaves=rows)
-    yield _drawn("overlap", "measure_overlap")
-    if study.before:
-        amounts: dict[Unit, float] = {"job": 1, "forward_gflop": 2 * scored * tower.image_gflop()}
+    images = sum(study.images[task].splits["test"] for task in study.tasks)
+    scored = images * len(study.moving) * study.seeds
+    if study.moving:
+        firings = 2 * scored * tower.image.tokens * followed.firings(study.penalised_l0)
+        needs = ("encode_adapted", *(f"encode_codes/{study.adapted}.{task}" for task in study.tasks))
+        rows = _rows(followed.latents * len(study.tasks) * len(study.moving))
+        yield Job("measure_overlap", needs=needs, amounts={"firing": firings}, leaves=rows)
+        yield _drawn("overlap", "measure_overlap")
+    if study.before and study.learning:
+        plain = images if len(study.learning) > len(study.moving) else 0
+        amounts: dict[Unit, float] = {"job": 1, "forward_gflop": (2 * scored + plain) * tower.image_gflop()}
         yield Job("measure_decomposition", needs=("adapt",), amounts=amounts, threads=2, gpu=True)
         yield _drawn("decomposition", "measure_decomposition")
 
