@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from conceptbench.dictionaries import learn_many, specify
 from conceptbench.dictionaries.checkpoint import CheckpointPolicy
+from conceptbench.dictionaries.specs import METHODS
+from conceptbench.dictionaries.trainer import Trainer
 from conceptbench.errors import ConceptBenchError
+from conceptbench.tensor_files import write_tensors
 
 D, WIDTH = 10, 32
 RNG = np.random.default_rng(0)
@@ -19,7 +23,19 @@ SPECS = [
     specify(name="relu", method="relu-l1", l1=0.01, batch_size=500, epochs=2, **TRAINED),
     specify(name="batch-topk", method="batch-topk", k=3, batch_size=256, epochs=1, **TRAINED),
     specify(name="jump", method="jump-relu", sparsity=0.05, batch_size=256, epochs=2, **TRAINED),
+    specify(name="matryoshka", method="matryoshka", k=3, batch_size=256, epochs=2, **TRAINED),
+    specify(name="archetypal", method="archetypal", k=3, candidates=50, batch_size=256, epochs=1, **TRAINED),
+    specify(name="frozen", method="frozen", k=3, batch_size=256, epochs=2, **TRAINED),
+    specify(name="as-is", method="topk", k=3, batch_size=256, epochs=2, normalise=False, **TRAINED),
+    specify(name="k-svd", method="k-svd", width=24, k=3, batch_size=1_000, epochs=2),
+    specify(name="k-svd-random", method="k-svd", width=24, k=3, batch_size=700, epochs=1, init="uniform"),
+    specify(name="k-means", method="k-means", width=20, sample=1_500),
+    specify(name="k-means-omp", method="k-means-omp", width=20, k=3, sample=30_000),
+    specify(name="ica", method="ica", k=3, sample=1_500, max_iter=20),
+    specify(name="semi-nmf", method="semi-nmf", width=20, k=3, sample=1_500, iterations=5),
     specify(name="pca", method="pca", k=3),
+    specify(name="random", method="random", width=20, k=3),
+    specify(name="raw", method="raw", k=3),
 ]
 
 
@@ -77,6 +93,38 @@ def test_resume_equals_uninterrupted(uninterrupted, tmp_path, stops):
         assert learnt[key].digest == dictionary.digest, key
         for name in ("tokens", "steps"):
             assert learnt[key].card["training"][name] == dictionary.card["training"][name]
+
+
+def test_every_method_has_been_interrupted():
+    assert {spec.method for spec in SPECS} == METHODS.keys()
+
+
+def test_no_method_starts_anew(tmp_path):
+    """All steps before the last checkpoint are skipped: the second run takes the rest of them alone."""
+    with pytest.raises(StoppedError):
+        run(Stream(12), tmp_path, seeds=(0,))
+    assert {path.name for path in tmp_path.iterdir()} == {f"{spec.name}.seed0.safetensors" for spec in SPECS}
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", lambda trainer, batch: taken.append(trainer.spec.name))
+        with pytest.raises(StoppedError):
+            run(Stream(12), tmp_path, seeds=(0,))
+    assert taken == []
+
+
+@pytest.mark.parametrize("change", [{"kept": (5, D + 1)}, {"kept": (5, D)}, {"seen": (2,)}])
+def test_a_sample_of_another_shape_is_refused(tmp_path, change):
+    """The sample grows, so its shape alone says little: it must be that of the tokens seen, or of the capacity."""
+    specs = [spec for spec in SPECS if spec.name == "k-means"]
+    with pytest.raises(StoppedError):
+        run(Stream(12), tmp_path, specs, seeds=(0,))
+    path = tmp_path / "k-means.seed0.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    changed = {name: np.zeros(shape, tensors[name].dtype) for name, shape in change.items()}
+    write_tensors({**tensors, **changed}, path, header)
+    with pytest.raises(ConceptBenchError, match=r"k-means\.seed0\.safetensors holds tensors of another shape"):
+        run(Stream(), tmp_path, specs, seeds=(0,))
 
 
 def test_an_epoch_that_all_have_passed_is_not_read_again(tmp_path):

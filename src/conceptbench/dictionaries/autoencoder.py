@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from conceptbench.dictionaries.checkpoint import optimiser_state, restore_optimiser
+from conceptbench.dictionaries.checkpoint import optimiser_state, require_shapes, restore_optimiser
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     SCALE_TOKENS,
@@ -191,6 +191,7 @@ class AutoencoderLearner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over such a state."""
+        require_shapes(state, self.state())
         restore_optimiser(self._optimiser, state)
         self._clock.restore(state["clock"])
         self._steps = int(state["steps"])

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from conceptbench.dictionaries.candidates import Candidates
+from conceptbench.dictionaries.checkpoint import require_shapes
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import TINY, FiringClock, Parameters, Setting, StepReport
 from conceptbench.dictionaries.rules import KeepAbove
@@ -130,6 +131,7 @@ class FusedBatchLearner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over such a state."""
+        require_shapes(state, self.state())
         self._adam.restore(state)
         self._clock.restore(state["clock"])
         self._steps = int(state["steps"])

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt64
 from safetensors import SafetensorError, safe_open
 
 from conceptbench.errors import ConceptBenchError
@@ -21,6 +21,7 @@ from conceptbench.tensor_files import write_tensors
 
 FORMAT: Final = "conceptbench-checkpoint-1"
 _GENERATOR: Final = "generator"
+_WORD: Final = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class CheckpointPolicy:
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A learner that can be stopped and continued; one that cannot is trained again from the first token."""
+    """A learner that can be stopped and continued; a method of your own cannot, and starts again from the first token."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that steps have changed, by name; the arrays may be views."""
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over a state, after a start from the same specification, sample and generator."""
+        """Take over a state, after a start from the same specification, sample and generator.
+
+        Raises:
+            ValueError: for the state of something else; nothing is changed then.
+        """
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,46 @@ def load_checkpoint(
     if header.get("format") != FORMAT:
         raise ConceptBenchError(f"{path} is not a {FORMAT} file; delete it to start anew.")
     _refuse_another(path, json.loads(header["identity"]), identity)
-    state = tensors.keys() - {_GENERATOR}
-    expected = {name: array.shape for name, array in learner.state().items()}
-    if {name: tensors[name].shape for name in state} != expected:
-        raise ConceptBenchError(f"Checkpoint {path} holds tensors of another shape; delete it to start anew.")
-    learner.restore({name: tensors[name] for name in state})
-    generator.set_state(torch.from_numpy(tensors[_GENERATOR]))
+    generator_state = tensors.pop(_GENERATOR, np.empty(0, np.uint8))
+    try:
+        if generator_state.shape != generator.get_state().shape:
+            raise ValueError("no state of a generator")
+        learner.restore(tensors)
+    except ValueError as error:
+        raise ConceptBenchError(
+            f"Checkpoint {path} holds tensors of another shape; delete it to start anew."
+        ) from error
+    generator.set_state(torch.from_numpy(generator_state))
     progress = json.loads(header["progress"])
     return Progress(**(progress | {"epochs": tuple(progress["epochs"])}))
+
+
+def require_shapes(state: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> None:
+    """Refuse a state whose names or shapes are not those of another.
+
+    Raises:
+        ValueError: then.
+    """
+    if {name: array.shape for name, array in state.items()} != {name: array.shape for name, array in like.items()}:
+        raise ValueError("tensors of other names or shapes")
+
+
+def generator_words(generator: np.random.Generator) -> UInt64[np.ndarray, "6"]:
+    """Return the state of NumPy's default generator (PCG64) as numbers, as a learner's `state` may hold it."""
+    state = generator.bit_generator.state
+    long = [state["state"][name] >> shift & _WORD for name in ("state", "inc") for shift in (0, 64)]
+    return np.array([*long, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def restore_generator(generator: np.random.Generator, words: UInt64[np.ndarray, "6"]) -> None:
+    """Bring a generator to such a state."""
+    low, high, inc_low, inc_high, has_uint32, uinteger = (int(word) for word in words)
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": low | high << 64, "inc": inc_low | inc_high << 64},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
 
 
 def _refuse_another(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,46 +1,31 @@
 """Independent components by scikit-learn's FastICA (Hyvarinen 1999)."""
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
 from conceptbench.dictionaries.assembled import both_signs, linear, refuse_few, refuse_more
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.rules import KeepLargest
-from conceptbench.dictionaries.sampling import Reservoir
+from conceptbench.dictionaries.sampling import SampleLearner
 from conceptbench.dictionaries.specs import Ica
 
 
-class IcaLearner:
+class IcaLearner(SampleLearner):
     """FastICA on a uniform sample of the training tokens; codes are the sources, in units of their unit-norm atoms."""
 
     def __init__(self, spec: Ica, setting: Setting) -> None:
         """Check the number of components and start with no tokens."""
+        super().__init__(spec.sample, setting)
         self._spec, self._setting = spec, setting
         d = setting.sample.shape[1]
         refuse_more(spec.name, spec.components, d)
         refuse_more(spec.name, spec.k, d)
         self._components = spec.components or d
-        self._reservoir = Reservoir(spec.sample, d, setting.generator)
-
-    def step(self, x: Float[Tensor, "token feature"]) -> None:
-        """Look at one batch."""
-        self._reservoir.add(x)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return the sample so far."""
-        return self._reservoir.state()
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the card says whether FastICA converged."""

@@ -1,39 +1,23 @@
 """k-means by scikit-learn: a token is its nearest centre, or a few centres found by orthogonal matching pursuit."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
-from jaxtyping import Float
 from sklearn.cluster import MiniBatchKMeans
-from torch import Tensor
 
 from conceptbench.dictionaries.assembled import assigned, pursued, refuse_few
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting
-from conceptbench.dictionaries.sampling import Reservoir
+from conceptbench.dictionaries.sampling import SampleLearner
 from conceptbench.dictionaries.specs import KMeans, KMeansPursuit
 
 
-class KMeansLearner:
+class KMeansLearner(SampleLearner):
     """Mini-batch k-means (Sculley 2010) on a uniform sample of the training tokens."""
 
     def __init__(self, spec: KMeans | KMeansPursuit, setting: Setting) -> None:
         """Start with no tokens."""
+        super().__init__(spec.sample, setting)
         self._spec, self._setting = spec, setting
-        self._reservoir = Reservoir(spec.sample, setting.sample.shape[1], setting.generator)
-
-    def step(self, x: Float[Tensor, "token feature"]) -> None:
-        """Look at one batch."""
-        self._reservoir.add(x)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return the sample so far."""
-        return self._reservoir.state()
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary; the decoder bias is the mean of the sample, and atoms are relative to it."""

@@ -5,6 +5,7 @@ carried over to the next chunk (DB-KSVD, arXiv 2505.18441). Memory is that of tw
 signal and the Gram matrix of the atoms; it depends neither on the number of chunks nor on the number of cores.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries.assembled import both_signs, linear, refuse_few
+from conceptbench.dictionaries.checkpoint import generator_words, require_shapes, restore_generator
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.ksvd_update import Update, update_dictionary
 from conceptbench.dictionaries.learner import TINY, Setting, StepReport, to_numpy, total_variation
@@ -154,6 +156,16 @@ class KSvdLearner:
         silent = 1 - len(np.unique(latents[fired])) / spec.latents
         fvu = done.before / max(total_variation(x), TINY)
         return StepReport(fvu, fvu, float(fired.sum() / len(x)), silent)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that steps have changed; see `checkpoint.Resumable`."""
+        return {"atoms": self._atoms, "order": generator_words(self._rng)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        require_shapes(state, self.state())
+        self._atoms = state["atoms"].copy()
+        restore_generator(self._rng, state["order"])
 
     def finish(self) -> Dictionary:
         """Return the dictionary, which encodes by the same pursuit."""

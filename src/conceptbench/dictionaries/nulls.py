@@ -1,11 +1,14 @@
 """Dictionaries that learn no concept: random atoms, coordinates, principal components. The floor of every score."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from conceptbench.dictionaries.assembled import both_signs, linear, refuse_more
+from conceptbench.dictionaries.checkpoint import require_shapes
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import SCALE_TOKENS, Setting, tied_scale, to_numpy, unit_rows
 from conceptbench.dictionaries.rules import CodeRule, KeepAbove, KeepLargest
@@ -21,6 +24,14 @@ class RandomLearner:
 
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Ignore the batch: the sample is enough for one number."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return nothing: steps change nothing; see `checkpoint.Resumable`."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over nothing."""
+        require_shapes(state, {})
 
     def finish(self) -> Dictionary:
         """Return the dictionary."""
@@ -42,6 +53,14 @@ class RawLearner:
 
     def step(self, x: Float[Tensor, "token feature"]) -> None:
         """Ignore the batch: nothing is learnt."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return nothing: steps change nothing; see `checkpoint.Resumable`."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over nothing."""
+        require_shapes(state, {})
 
     def finish(self) -> Dictionary:
         """Return the dictionary."""
@@ -72,6 +91,15 @@ class PcaLearner:
         self._scatter += centred.T @ centred + np.outer(gap, gap) * (self._n * n / merged)
         self._mean += gap * (n / merged)
         self._n = merged
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return number, mean and scatter of the tokens; see `checkpoint.Resumable`."""
+        return {"n": np.array(self._n), "mean": self._mean, "scatter": self._scatter}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        require_shapes(state, self.state())
+        self._n, self._mean, self._scatter = int(state["n"]), state["mean"].copy(), state["scatter"].copy()
 
     def finish(self) -> Dictionary:
         """Return the dictionary; a component's sign is such that its largest coordinate is positive."""

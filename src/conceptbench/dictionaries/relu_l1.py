@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from conceptbench.dictionaries.autograd import AutogradStep
+from conceptbench.dictionaries.checkpoint import require_shapes
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import (
     TINY,
@@ -86,6 +87,7 @@ class ReluL1Learner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over such a state."""
+        require_shapes(state, self.state())
         self._engine.restore(state)
         self._clock.restore(state["clock"])
         self._steps = int(state["steps"])

@@ -1,4 +1,4 @@
-"""A bounded uniform sample of a stream of tokens, for methods that need many of them at once."""
+"""A bounded uniform sample of a stream of tokens, and what the methods that are fitted to it share."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
+
+from conceptbench.dictionaries.learner import Setting
 
 
 class Reservoir:
@@ -40,9 +42,38 @@ class Reservoir:
         return {"kept": self._kept, "seen": np.array([self._seen])}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        self._kept, self._seen = np.array(state["kept"], np.float32), int(state["seen"][0])
+        """Take over such a state.
+
+        Raises:
+            ValueError: when it is not of a sample of this size and dimension.
+        """
+        if state.keys() != {"kept", "seen"} or state["seen"].shape != (1,):
+            raise ValueError("not the state of a sample")
+        seen = int(state["seen"][0])
+        if state["kept"].shape != (min(seen, self._capacity), self._d):
+            raise ValueError("a sample of another size or dimension")
+        self._kept, self._seen = np.array(state["kept"], np.float32), seen
 
     def tokens(self) -> Float32[np.ndarray, "token feature"]:
         """Return the sample."""
         return self._kept
+
+
+class SampleLearner:
+    """A method that only looks at tokens while they pass, and is fitted to a uniform sample of them at the end."""
+
+    def __init__(self, capacity: int, setting: Setting) -> None:
+        """Start with no tokens."""
+        self._reservoir = Reservoir(capacity, setting.sample.shape[1], setting.generator)
+
+    def step(self, x: Float[Tensor, "token feature"]) -> None:
+        """Look at one batch."""
+        self._reservoir.add(x)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sample so far; see `checkpoint.Resumable`."""
+        return self._reservoir.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over such a state."""
+        self._reservoir.restore(state)

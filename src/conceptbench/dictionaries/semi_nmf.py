@@ -1,6 +1,5 @@
 """Semi-NMF: tokens as non-negative combinations of free atoms (Ding, Li and Jordan 2010)."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from conceptbench.dictionaries.assembled import pursued, refuse_few
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.learner import Setting, to_numpy
-from conceptbench.dictionaries.sampling import Reservoir
+from conceptbench.dictionaries.sampling import SampleLearner
 from conceptbench.dictionaries.specs import SemiNmf
 
 SMALL: Final = 1e-12
@@ -35,25 +34,13 @@ def update(
     return codes * (up / down.clamp_min(SMALL)).sqrt(), atoms
 
 
-class SemiNmfLearner:
+class SemiNmfLearner(SampleLearner):
     """Semi-NMF of a uniform sample of the training tokens."""
 
     def __init__(self, spec: SemiNmf, setting: Setting) -> None:
         """Start with no tokens."""
+        super().__init__(spec.sample, setting)
         self._spec, self._setting = spec, setting
-        self._reservoir = Reservoir(spec.sample, setting.sample.shape[1], setting.generator)
-
-    def step(self, x: Float[Tensor, "token feature"]) -> None:
-        """Look at one batch."""
-        self._reservoir.add(x)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return the sample so far."""
-        return self._reservoir.state()
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over such a state."""
-        self._reservoir.restore(state)
 
     def finish(self) -> Dictionary:
         """Return the dictionary of the atoms' directions; tokens are encoded by non-negative matching pursuit."""

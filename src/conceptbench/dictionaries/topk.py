@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from conceptbench.dictionaries.checkpoint import require_shapes
 from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.distributed import DataParallelTopK, in_group
 from conceptbench.dictionaries.learner import FiringClock, Parameters, Setting, StepReport
@@ -49,6 +50,7 @@ class TopKLearner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over such a state."""
+        require_shapes(state, self.state())
         self._engine.restore(state)
         self._clock.restore(state["clock"])
         self._steps = int(state["steps"])

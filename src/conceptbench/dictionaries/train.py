@@ -93,7 +93,7 @@ def learn_many(
         progress: show tokens/s, FVU, L0 and dead share.
         provenance: kept in the card under `data`, for instance the digest of the activation store.
         checkpoint: where checkpoints are written, and looked for at the start. Training goes on from them bit for bit
-            (`batches` must give the same tokens again); methods without a state are trained again from the first token.
+            (`batches` must give the same tokens again); a method of your own, which has no state, starts again.
         candidates: precision in which firing latents are proposed on a CPU; it changes the speed, never the result.
 
     Returns:
