@@ -26,8 +26,8 @@ if CONFIG.record.jobs == 1:
         threads: 2
         resources:
             gpu=1,
-            mem_mb=6000,
-            runtime=240,
+            mem_mb=memory("record_activations", 6000),
+            runtime=minutes(240),
         params:
             work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
         script:
@@ -50,8 +50,8 @@ else:
         threads: 2
         resources:
             gpu=1,
-            mem_mb=6000,
-            runtime=240,
+            mem_mb=memory("record_part", 6000),
+            runtime=minutes(240),
         script:
             "../scripts/record_part.py"
 
@@ -68,8 +68,8 @@ else:
         priority: 30
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=120,
+            mem_mb=memory("gather_activations", 2000),
+            runtime=minutes(120),
         params:
             work=f"{R}/.work/activations/{{backbone}}/{{dataset}}",
         script:

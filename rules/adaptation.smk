@@ -17,8 +17,8 @@ rule adapt:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("adapt", 6000),
+        runtime=minutes(240),
     params:
         work=f"{R}/.work/adapters/{ADAPTED}/{{task}}/{{method}}",
     script:
@@ -41,8 +41,8 @@ rule record_adapted:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("record_adapted", 6000),
+        runtime=minutes(240),
     params:
         work=f"{R}/.work/adapted/{ADAPTED}/{{task}}/{{method}}",
     script:
@@ -54,7 +54,7 @@ rule encode_adapted:
         activations=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         dictionaries=f"{R}/dictionaries/{ADAPTED}/manifest.json",
         stamp=stamps("encode_adapted", task=TASKS, method=METHODS),
-        code=code("dictionaries/codes", "dictionaries/encoding"),
+        code=code("dictionaries/codes", "dictionaries/code_writer", "dictionaries/encoding", "tensor_files"),
     output:
         manifest=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/codes.json",
     log:
@@ -64,8 +64,8 @@ rule encode_adapted:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=memory("encode_adapted", 6000),
+        runtime=minutes(120),
     params:
         work=f"{R}/.work/adapted-codes/{ADAPTED}/{{task}}/{{method}}",
     script:

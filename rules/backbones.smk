@@ -24,8 +24,8 @@ rule train_backbone:
         backbone="|".join(TRAINED) or "none",
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("train_backbone", 4000),
+        runtime=minutes(240),
     params:
         work=f"{R}/.work/backbones/{{backbone}}",
     script:
@@ -48,8 +48,8 @@ rule fetch_backbone:
         backbone="|".join(FETCHED) or "none",
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("fetch_backbone", 8000),
+        runtime=minutes(60),
     params:
         work=f"{R}/.work/backbones/{{backbone}}",
         locks="locks",

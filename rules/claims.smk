@@ -33,7 +33,7 @@ rule measure_claims:
         f"{R}/benchmarks/measure_claims.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("measure_claims", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/measure_claims.py"

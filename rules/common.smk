@@ -1,7 +1,9 @@
 # Helper functions of the rules: the typed configuration, parameter stamps, code files. Nothing here imports torch.
 import json
 import sys
+from functools import cache
 from itertools import product
+from math import ceil
 from pathlib import Path
 
 from conceptbench.adaptation import moves_images
@@ -23,6 +25,7 @@ TASKS = list(CONFIG.adaptations.tasks)
 METHODS = list(CONFIG.adaptations.methods)
 TRAINED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind == "trained"]
 PUBLISHED = [name for name, spec in CONFIG.datasets.items() if is_published(spec)]
+PHOTOGRAPHS = [name for name, spec in CONFIG.datasets.items() if spec.kind not in ("scenes", "flora", "terra")]
 FETCHED = [name for name in CONFIG.hooks if CONFIG.backbones[name].kind != "trained"]
 BEFORE = [name for name, spec in CONFIG.adaptations.methods.items() if spec.method == "zero-shot"]
 MOVING = [name for name, spec in CONFIG.adaptations.methods.items() if moves_images(spec.model_dump())]
@@ -159,6 +162,27 @@ def per_task(template, methods):
 def chosen(section):
     """The adaptations that a measure takes: those it names, or all that change the image tower."""
     return MOVING if section is None or section.methods is None else list(section.methods)
+
+
+@cache
+def planned_memory():
+    """MiB of the largest job of each rule by the plan; empty in a job of its own, and where sizes are not known yet."""
+    from conceptbench.planning import load_rates, peak_memory
+
+    try:
+        return peak_memory(CONFIG, load_rates(ROOT / "reference" / "rates.json")) if workflow.is_main_process else {}
+    except ConceptBenchError:
+        return {}
+
+
+def memory(name, mib):
+    """MiB to ask for, `mib` or what the plan of this experiment says where that is more, times the attempt."""
+    return lambda wildcards, attempt: attempt * max(mib, ceil(planned_memory().get(name, 0)))
+
+
+def minutes(count):
+    """Minutes to ask for, times the attempt."""
+    return lambda wildcards, attempt: attempt * count
 
 
 def require_space():

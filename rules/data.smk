@@ -19,8 +19,8 @@ rule fetch_dataset:
         dataset="|".join(PUBLISHED) or "none",
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=600,
+        mem_mb=memory("fetch_dataset", 500),
+        runtime=minutes(600),
     script:
         "../scripts/fetch_dataset.py"
 
@@ -37,9 +37,9 @@ rule prepare_dataset:
         f"{R}/logs/prepare_dataset/{{dataset}}.log",
     benchmark:
         f"{R}/benchmarks/prepare_dataset/{{dataset}}.tsv"
-    threads: 1
+    threads: lambda wildcards: 4 if wildcards.dataset in PHOTOGRAPHS else 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory("prepare_dataset", 2000),
+        runtime=minutes(60),
     script:
         "../scripts/prepare_dataset.py"

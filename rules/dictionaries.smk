@@ -23,8 +23,8 @@ rule learn_dictionaries:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=memory("learn_dictionaries", 8000),
+        runtime=minutes(480),
     script:
         "../scripts/learn_dictionaries.py"
 
@@ -36,7 +36,7 @@ rule encode_codes:
         dictionaries=f"{R}/dictionaries/{{backbone}}/manifest.json",
         dataset=f"{R}/datasets/{{dataset}}/card.json",
         stamp=stamps("encode_codes", backbone=CONFIG.hooks, dataset=CONFIG.datasets),
-        code=code("dictionaries/codes", "dictionaries/encoding"),
+        code=code("dictionaries/codes", "dictionaries/code_writer", "dictionaries/encoding", "tensor_files"),
     output:
         manifest=f"{R}/codes/{{backbone}}/{{dataset}}/manifest.json",
     log:
@@ -47,7 +47,7 @@ rule encode_codes:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory("encode_codes", 8000),
+        runtime=minutes(240),
     script:
         "../scripts/encode_codes.py"

@@ -27,8 +27,8 @@ rule measure_monosemanticity:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=memory("measure_monosemanticity", 6000),
+        runtime=minutes(60),
     params:
         activations=f"{R}/activations",
     script:
@@ -51,8 +51,8 @@ rule measure_stability:
         f"{R}/benchmarks/measure_stability.tsv"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=memory("measure_stability", 6000),
+        runtime=minutes(120),
     script:
         "../scripts/measure_stability.py"
 
@@ -70,8 +70,8 @@ rule measure_pareto:
         f"{R}/benchmarks/measure_pareto.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("measure_pareto", 1000),
+        runtime=minutes(10),
     script:
         "../scripts/measure_pareto.py"
 
@@ -89,8 +89,8 @@ rule measure_leaderboard:
         f"{R}/benchmarks/measure_leaderboard.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("measure_leaderboard", 1000),
+        runtime=minutes(10),
     script:
         "../scripts/measure_leaderboard.py"
 
@@ -109,8 +109,8 @@ rule draw_monosemanticity:
         f"{R}/benchmarks/draw_monosemanticity.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_monosemanticity", 2000),
+        runtime=minutes(10),
     params:
         options=DRAWN,
     script:
@@ -130,8 +130,8 @@ rule draw_stability:
         f"{R}/benchmarks/draw_stability.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_stability", 2000),
+        runtime=minutes(10),
     params:
         options=DRAWN,
     script:
@@ -152,8 +152,8 @@ rule draw_densities:
         f"{R}/benchmarks/draw_densities.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_densities", 2000),
+        runtime=minutes(10),
     params:
         options=DRAWN,
     script:
@@ -173,8 +173,8 @@ rule draw_pareto:
         f"{R}/benchmarks/draw_pareto.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_pareto", 2000),
+        runtime=minutes(10),
     params:
         options=DRAWN,
     script:
@@ -194,8 +194,8 @@ rule draw_leaderboard:
         f"{R}/benchmarks/draw_leaderboard.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_leaderboard", 2000),
+        runtime=minutes(10),
     params:
         options=DRAWN,
     script:

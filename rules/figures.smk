@@ -31,8 +31,8 @@ rule draw_latent_statistics:
         f"{R}/benchmarks/draw_latent_statistics.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_latent_statistics", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -50,8 +50,8 @@ rule draw_exemplars:
         f"{R}/benchmarks/draw_exemplars.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_exemplars", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -69,8 +69,8 @@ rule draw_zero_shot:
         f"{R}/benchmarks/draw_zero_shot.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_zero_shot", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -89,8 +89,8 @@ rule draw_factor_recovery:
         f"{R}/benchmarks/draw_factor_recovery.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_factor_recovery", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -109,8 +109,8 @@ rule draw_factor_values:
         f"{R}/benchmarks/draw_factor_values.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_factor_values", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -129,8 +129,8 @@ rule draw_named_kinds:
         f"{R}/benchmarks/draw_named_kinds.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_named_kinds", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -148,8 +148,8 @@ rule draw_accuracy:
         f"{R}/benchmarks/draw_accuracy.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_accuracy", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -167,8 +167,8 @@ rule draw_overlap:
         f"{R}/benchmarks/draw_overlap.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_overlap", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -186,7 +186,7 @@ rule draw_decomposition:
         f"{R}/benchmarks/draw_decomposition.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_decomposition", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"

@@ -16,8 +16,8 @@ rule record_outputs:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("record_outputs", 4000),
+        runtime=minutes(60),
     script:
         "../scripts/record_outputs.py"
 
@@ -37,8 +37,8 @@ rule learn_output_dictionaries:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("learn_output_dictionaries", 4000),
+        runtime=minutes(60),
     script:
         "../scripts/learn_output_dictionaries.py"
 
@@ -57,7 +57,7 @@ rule measure_kinds:
         f"{R}/benchmarks/measure_kinds.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("measure_kinds", 4000),
+        runtime=minutes(60),
     script:
         "../scripts/measure_kinds.py"

@@ -16,8 +16,8 @@ rule measure_backbones:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("measure_backbones", 4000),
+        runtime=minutes(60),
     script:
         "../scripts/measure_backbones.py"
 
@@ -36,8 +36,8 @@ rule measure_dictionaries:
         f"{R}/benchmarks/measure_dictionaries.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("measure_dictionaries", 1000),
+        runtime=minutes(10),
     script:
         "../scripts/measure_dictionaries.py"
 
@@ -59,8 +59,8 @@ rule measure_latents:
         f"{R}/benchmarks/measure_latents.tsv"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=memory("measure_latents", 6000),
+        runtime=minutes(60),
     script:
         "../scripts/measure_latents.py"
 
@@ -80,8 +80,8 @@ rule measure_truth:
         f"{R}/benchmarks/measure_truth.tsv"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=memory("measure_truth", 8000),
+        runtime=minutes(120),
     script:
         "../scripts/measure_truth.py"
 
@@ -99,8 +99,8 @@ rule measure_accuracy:
         f"{R}/benchmarks/measure_accuracy.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("measure_accuracy", 2000),
+        runtime=minutes(30),
     script:
         "../scripts/measure_accuracy.py"
 
@@ -120,8 +120,8 @@ rule measure_overlap:
         f"{R}/benchmarks/measure_overlap.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("measure_overlap", 4000),
+        runtime=minutes(60),
     params:
         codes=f"{R}/codes/{ADAPTED}",
         datasets=f"{R}/datasets",
@@ -152,8 +152,8 @@ rule measure_decomposition:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=memory("measure_decomposition", 6000),
+        runtime=minutes(120),
     params:
         datasets=f"{R}/datasets",
     script:
@@ -173,7 +173,7 @@ rule collect_metrics:
         f"{R}/benchmarks/collect_metrics.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("collect_metrics", 1000),
+        runtime=minutes(10),
     script:
         "../scripts/collect_metrics.py"

@@ -54,8 +54,8 @@ rule measure_masking:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("measure_masking", 6000),
+        runtime=minutes(240),
     script:
         "../scripts/measure_masking.py"
 
@@ -74,8 +74,8 @@ rule draw_masking:
         f"{R}/benchmarks/draw_masking.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_masking", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -95,8 +95,8 @@ rule measure_concepts:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("measure_concepts", 6000),
+        runtime=minutes(240),
     script:
         "../scripts/measure_concepts.py"
 
@@ -118,8 +118,8 @@ rule learn_adapted:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory("learn_adapted", 8000),
+        runtime=minutes(240),
     params:
         work=f"{R}/.work/learn_adapted/{{task}}/{{method}}",
     script:
@@ -141,8 +141,8 @@ rule measure_validity:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=memory("measure_validity", 6000),
+        runtime=minutes(60),
     script:
         "../scripts/measure_validity.py"
 
@@ -162,8 +162,8 @@ rule measure_association:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("measure_association", 6000),
+        runtime=minutes(240),
     script:
         "../scripts/measure_association.py"
 
@@ -191,8 +191,8 @@ rule measure_plants:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory("measure_plants", 6000),
+        runtime=minutes(240),
     script:
         "../scripts/measure_plants.py"
 
@@ -210,8 +210,8 @@ rule draw_shares:
         f"{R}/benchmarks/draw_shares.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_shares", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -231,8 +231,8 @@ rule draw_association:
         f"{R}/benchmarks/draw_association.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_association", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -250,8 +250,8 @@ rule draw_plants:
         f"{R}/benchmarks/draw_plants.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_plants", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -270,7 +270,7 @@ rule draw_remapping_scatter:
         f"{R}/benchmarks/draw_remapping_scatter.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_remapping_scatter", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"

@@ -15,8 +15,8 @@ rule measure_runtime:
         f"{R}/benchmarks/measure_runtime.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("measure_runtime", 1000),
+        runtime=minutes(10),
     params:
         logs=f"{R}/logs",
     script:
@@ -36,8 +36,8 @@ rule draw_runtime:
         f"{R}/benchmarks/draw_runtime.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_runtime", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"
 
@@ -56,8 +56,8 @@ rule collect_manifests:
         f"{R}/benchmarks/collect_manifests.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("collect_manifests", 1000),
+        runtime=minutes(10),
     params:
         results=R,
         named=sorted(NAMED),

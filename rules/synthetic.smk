@@ -20,8 +20,8 @@ rule learn_synthetic:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("learn_synthetic", 4000),
+        runtime=minutes(240),
     script:
         "../scripts/learn_synthetic.py"
 
@@ -39,8 +39,8 @@ rule measure_recovery:
         f"{R}/benchmarks/measure_recovery.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("measure_recovery", 4000),
+        runtime=minutes(60),
     script:
         "../scripts/measure_recovery.py"
 
@@ -58,7 +58,7 @@ rule draw_recovery:
         f"{R}/benchmarks/draw_recovery.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("draw_recovery", 2000),
+        runtime=minutes(10),
     script:
         "../scripts/draw.py"

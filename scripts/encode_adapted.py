@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import device, job
 
 from conceptbench.activations import ActivationStore
-from conceptbench.dictionaries import Codes, load_dictionary
+from conceptbench.dictionaries import CodesWriter, load_dictionary
 from conceptbench.provenance import write_manifest
 
 IMAGES = 512
@@ -17,9 +17,10 @@ with job(snakemake) as spec:
     dictionary = load_dictionary(learnt / f"block{spec['block']}" / spec["dictionary"] / f"seed{spec['seeds'][0]}")
     for seed in spec["seeds"]:
         store = ActivationStore.open(out / f"seed{seed}", {"backbone": spec["backbone"], "block": spec["block"]})
-        parts = [dictionary.encode(tokens, place) for _, tokens in store.iterate(spec["block"], None, IMAGES)]
+        with CodesWriter(work / f"seed{seed}.safetensors") as codes:
+            for _, tokens in store.iterate(spec["block"], None, IMAGES):
+                codes.append(dictionary.encode(tokens, place))
         files[f"seed{seed}"] = out / f"seed{seed}" / "codes.safetensors"
-        Codes.concatenate(parts).save(work / f"seed{seed}.safetensors")
     for name, path in files.items():
         (work / f"{name}.safetensors").replace(path)
     work.rmdir()

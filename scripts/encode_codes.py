@@ -6,7 +6,7 @@ from _job import data_root, device, job
 
 from conceptbench.activations import ActivationStore
 from conceptbench.data import open_dataset
-from conceptbench.dictionaries import Codes, load_dictionary
+from conceptbench.dictionaries import CodesWriter, load_dictionary
 from conceptbench.provenance import write_manifest
 from conceptbench.tables import read_json
 
@@ -25,8 +25,9 @@ with job(snakemake) as spec:
             for seed in seeds:
                 folder = Path(f"block{block}") / name / f"seed{seed}"
                 dictionary = load_dictionary(learnt / folder)
-                parts = [dictionary.encode(tokens, place) for _, tokens in store.iterate(block, rows, IMAGES)]
-                Codes.concatenate(parts).save(out / folder / "codes.safetensors")
+                with CodesWriter(out / folder / "codes.safetensors") as codes:
+                    for _, tokens in store.iterate(block, rows, IMAGES):
+                        codes.append(dictionary.encode(tokens, place))
                 files[f"{block}.{name}.{seed}"] = out / folder / "codes.safetensors"
     write_manifest(
         snakemake.output.manifest,

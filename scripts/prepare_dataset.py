@@ -13,4 +13,5 @@ with job(snakemake) as spec:
         Path(snakemake.output.card).parent,
         data_root(snakemake),
         seed,
+        workers=snakemake.threads,
     )

@@ -1,9 +1,10 @@
 """Arrays in one safetensors file: complete or absent, and the same bytes for the same content."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -12,6 +13,8 @@ from conceptbench.tables import atomic_write
 
 _LENGTH: Final = 8
 """Bytes at the start of a safetensors file that say how long its header is (little-endian)."""
+_KINDS: Final = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32"}
+"""safetensors' names of number formats, in the order in which it stores arrays; arrays of one format go by name."""
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray], path: Path | str, metadata: Mapping[str, str]) -> None:
@@ -24,6 +27,38 @@ def write_tensors(tensors: Mapping[str, np.ndarray], path: Path | str, metadata:
     with atomic_write(path) as partial:
         save_file(contiguous, partial, metadata=dict(metadata))
         _order_metadata(partial)
+
+
+def join_tensors(
+    values: Mapping[str, tuple["np.dtype[Any]", Path]], path: Path | str, metadata: Mapping[str, str]
+) -> None:
+    """Write one-dimensional arrays whose values lie in files of their own, without holding them in memory.
+
+    The bytes are those of `write_tensors` for the same arrays.
+
+    Args:
+        values: by name the number format (int64, int32 or float32) and the file with its little-endian values.
+        path, metadata: as in `write_tensors`.
+
+    Raises:
+        ConceptBenchError: when the disk refuses; an older file is then untouched.
+    """
+    ranks = list(_KINDS)
+    names = sorted(values, key=lambda name: (ranks.index(values[name][0]), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name in names:
+        dtype, source = values[name]
+        start, end = end, end + source.stat().st_size
+        shape = [(end - start) // dtype.itemsize]
+        header[name] = {"dtype": _KINDS[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // _LENGTH) * _LENGTH)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        file.write(len(text).to_bytes(_LENGTH, "little") + text)
+        for name in names:
+            with values[name][1].open("rb") as source_file:
+                shutil.copyfileobj(source_file, file, 1 << 20)
 
 
 def _order_metadata(path: Path) -> None:

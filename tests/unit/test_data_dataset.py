@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from conceptbench.data import Dataset, DatasetSpec, few_shot, open_dataset, prepare_dataset
+from conceptbench.data import Dataset, DatasetSpec, few_shot, files, open_dataset, prepare_dataset
 from conceptbench.data.dataset import COLUMNS
 from conceptbench.data.eurosat import CLASS_NAMES
 from conceptbench.data.splits import stratified_counts, stratified_split
@@ -224,6 +224,24 @@ def test_damaged_images(folder_root: Path, tmp_path: Path) -> None:
     for content in (whole[: len(whole) // 2], b"", b"no image at all"):
         victim.write_bytes(content)
         assert str(victim) in refused("birch/4.png is", "folder", {"path": "trees"}, folder_root, tmp_path / "out")
+
+
+def test_checks_of_images_wait_in_small_numbers(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare_dataset(spec("folder", path="trees"), tmp_path / "whole", folder_root, seed=0, workers=1)
+    monkeypatch.setattr(files, "_AT_ONCE", 3)
+    bounded = prepare_dataset(spec("folder", path="trees"), tmp_path / "bounded", folder_root, seed=0, workers=2)
+    assert bounded.card == whole.card and bounded.manifest.equals(whole.manifest)
+    opened = []
+
+    def fails(root: Path, path: str) -> None:
+        opened.append(path)
+        raise ConceptBenchError("damaged")
+
+    monkeypatch.setattr(files, "_inspect", fails)
+    refused("damaged", "folder", {"path": "trees"}, folder_root, tmp_path / "out")
+    assert len(opened) <= 3 < len(whole)
 
 
 def edit_split(root: Path, change: str) -> None:

@@ -1,10 +1,15 @@
 """Codes: the compressed matrix, its aggregates against dense arithmetic, and the file."""
 
+import tracemalloc
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conceptbench.dictionaries.code_writer import CodesWriter
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.errors import ConceptBenchError
 
@@ -54,6 +59,53 @@ def test_file_round_trip_is_exact(tmp_path):
     assert (loaded.shape, loaded.dictionary) == (codes.shape, codes.dictionary)
     for name in ("indptr", "indices", "values"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(codes, name))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 0.9), st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_file_written_in_batches_is_the_file_of_all_of_them(seed, share, batches):
+    parts = [from_dense(random_dense(seed + at, (n, 3, 7), share)) for at, n in enumerate(batches)]
+    with TemporaryDirectory() as folder:
+        whole, written = Path(folder, "whole.safetensors"), Path(folder, "deeper", "codes.safetensors")
+        Codes.concatenate(parts).save(whole)
+        with CodesWriter(written) as codes:
+            for part in parts:
+                codes.append(part)
+        assert written.read_bytes() == whole.read_bytes()
+        assert sorted(path.name for path in written.parent.iterdir()) == ["codes.safetensors"]
+
+
+def test_failed_or_foreign_batches_leave_the_older_file(tmp_path):
+    path, first = tmp_path / "codes.safetensors", from_dense(random_dense(0))
+    first.save(path)
+    older = path.read_bytes()
+    (tmp_path / ".codes.parts").mkdir()  # of a job that was killed
+    (tmp_path / ".codes.parts" / "rest").touch()
+    with pytest.raises(ZeroDivisionError), CodesWriter(path) as codes:
+        codes.append(first)
+        raise ZeroDivisionError
+    with pytest.raises(ConceptBenchError, match="cannot be joined"), CodesWriter(path) as codes:
+        codes.append(first)
+        codes.append(from_dense(random_dense(0), "another"))
+    with pytest.raises(ConceptBenchError, match="No codes to write"), CodesWriter(path):
+        pass
+    assert path.read_bytes() == older and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_memory_of_a_writer_is_that_of_one_batch(tmp_path):
+    def peak(batches):
+        tracemalloc.start()
+        with CodesWriter(tmp_path / "codes.safetensors") as codes:
+            for at in range(batches):
+                codes.append(from_dense(random_dense(at, (64, 16, 64), 0.5)))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)
+    few, many = peak(2), peak(24)
+    assert many < 1.5 * few + 3e5
+    assert (tmp_path / "codes.safetensors").stat().st_size > 24 * 64 * 16 * 64 * 0.4 * 8
 
 
 def test_other_dictionary_truncation_and_absence_are_named(tmp_path):

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from conceptbench.config import load_config
-from conceptbench.planning import all_jobs
+from conceptbench.planning import all_jobs, load_rates, peak_memory
 
 from .workspace import ROOT, Workspace, planned_rules
 
@@ -55,9 +55,36 @@ def test_rules_are_formatted() -> None:
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))
-def test_every_example_can_be_planned(empty: Workspace, example: str) -> None:
+def test_every_example_can_be_planned_and_asks_for_the_memory_of_its_plan(empty: Workspace, example: str) -> None:
     settings = ["--configfile", f"examples/{example}", "--config", "data_root=data"]
-    done = empty.run(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet", "rules", *settings)
-    counts = planned_rules(done.stdout)
+    done = empty.run(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "8", *settings)
     config = load_config(ROOT / "config.yaml", ROOT / "examples" / example, {"data_root": "data"})
+    counts = planned_rules(done.stdout)
     assert counts == Counter(job.rule for job in all_jobs(config))  # what `conceptbench plan` counts
+    asked = memory_asked(done.stdout)
+    planned = peak_memory(config, load_rates(ROOT / "reference" / "rates.json"))
+    assert set(asked) == set(planned) == set(counts)
+    assert {rule: mib for rule, mib in planned.items() if mib > asked[rule]} == {}
+
+
+def memory_asked(text: str) -> dict[str, int]:
+    """The least memory in MiB that a job of each rule asks for at its first attempt."""
+    found: dict[str, int] = {}
+    for rule, mib in re.findall(
+        r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: .*?mem_mb=(\d+)", text, re.MULTILINE
+    ):
+        found[rule] = min(found.get(rule, int(mib)), int(mib))
+    return found
+
+
+def test_another_attempt_asks_for_more_memory_and_time(empty: Workspace) -> None:
+    target = "results/smoke/codes/clip-tiny/scenes/manifest.json"
+    once, twice = (
+        empty.run(
+            *empty.command("--dry-run", "--forcerun", "prepare_dataset", "--attempt", str(attempt), target)
+        ).stdout
+        for attempt in (1, 2)
+    )
+    for text, times in ((once, 1), (twice, 2)):
+        resources = re.search(r"^rule encode_codes:\n(?:    .*\n)*?    resources: (.*)", text, re.MULTILINE)[1]
+        assert {f"mem_mb={times * 8000}", f"runtime={times * 240}"} <= set(resources.split(", "))

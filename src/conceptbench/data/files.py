@@ -13,7 +13,8 @@ from tqdm import tqdm
 from conceptbench.errors import ConceptBenchError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-_THREADS = 4
+_AT_ONCE = 1024
+"""Images whose check may be under way: what waits is bounded, however many there are."""
 
 
 def read_image(path: Path, sha256: str | None = None) -> tuple[Image.Image, str]:
@@ -40,12 +41,23 @@ def read_image(path: Path, sha256: str | None = None) -> tuple[Image.Image, str]
         ) from error
 
 
-def inspect_images(root: Path, paths: Sequence[str], name: str) -> tuple[list[str], set[tuple[int, int]]]:
-    """Decode every image once: SHA-256 of each file, and the set of sizes (height, width) that occur."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = pool.map(partial(_inspect, root), paths)
-        seen = list(tqdm(results, total=len(paths), desc=f"checking {name}", unit=" images", mininterval=0.5))
-    return [sha256 for sha256, _ in seen], {size for _, size in seen}
+def inspect_images(
+    root: Path, paths: Sequence[str], name: str, workers: int = 4
+) -> tuple[list[str], set[tuple[int, int]]]:
+    """Decode every image once: SHA-256 of each file, and the set of sizes (height, width) that occur.
+
+    At most `workers` decoded images are in memory at a time; Pillow decodes them side by side.
+    """
+    checksums: list[str] = []
+    sizes: set[tuple[int, int]] = set()
+    bar = tqdm(total=len(paths), desc=f"checking {name}", unit=" images", mininterval=0.5)
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(paths), _AT_ONCE):
+            for sha256, size in pool.map(partial(_inspect, root), paths[first : first + _AT_ONCE]):
+                checksums.append(sha256)
+                sizes.add(size)
+                bar.update()
+    return checksums, sizes
 
 
 def _inspect(root: Path, path: str) -> tuple[str, tuple[int, int]]:

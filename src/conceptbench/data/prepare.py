@@ -25,10 +25,10 @@ from conceptbench.tables import atomic_write, write_json
 _DRAWN_AT_ONCE = 512
 
 
-def prepare_dataset(spec: DatasetSpec, out: Path, data_root: Path | None, seed: int) -> Dataset:
+def prepare_dataset(spec: DatasetSpec, out: Path, data_root: Path | None, seed: int, *, workers: int = 4) -> Dataset:
     """Write `out`/manifest.parquet and `out`/card.json after every image has been checked.
 
-    The card is written last, so that a folder with a card is complete.
+    The card is written last, so that a folder with a card is complete. `workers` threads check photographs.
 
     Raises:
         ConceptBenchError: for every kind of bad input, before anything is written.
@@ -36,7 +36,7 @@ def prepare_dataset(spec: DatasetSpec, out: Path, data_root: Path | None, seed: 
     out = Path(out)
     draft = _draft(spec, Path(data_root) if data_root is not None else None, seed)
     rows = limit_per_class(draft.rows.reset_index(drop=True), spec.limit_per_class, seed, spec.name)
-    rows, image_size = _inspect(spec, rows, draft, seed)
+    rows, image_size = _inspect(spec, rows, draft, seed, workers)
     rows.insert(0, "image", range(len(rows)))
     manifest = rows[[*COLUMNS, *(name for name in rows.columns if name not in COLUMNS)]]
     card = _card(spec, draft, manifest, image_size, seed, data_root)
@@ -89,10 +89,12 @@ def _draft_published(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
             assert_never(spec.kind)
 
 
-def _inspect(spec: DatasetSpec, rows: pd.DataFrame, draft: Draft, seed: int) -> tuple[pd.DataFrame, list[int] | None]:
+def _inspect(
+    spec: DatasetSpec, rows: pd.DataFrame, draft: Draft, seed: int, workers: int
+) -> tuple[pd.DataFrame, list[int] | None]:
     """Add the checksum of each image; the common size (height, width), or None where sizes differ."""
     if draft.root is not None:
-        checksums, sizes = inspect_images(draft.root, rows["path"].tolist(), spec.name)
+        checksums, sizes = inspect_images(draft.root, rows["path"].tolist(), spec.name, workers)
     else:
         checksums, sizes = _render_checksums(spec, rows, seed)
     rows = rows.assign(sha256=checksums)

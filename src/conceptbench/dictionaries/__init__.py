@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conceptbench.dictionaries.checkpoint import CheckpointPolicy
+    from conceptbench.dictionaries.code_writer import CodesWriter
     from conceptbench.dictionaries.codes import Codes
     from conceptbench.dictionaries.dictionary import Dictionary
     from conceptbench.dictionaries.evaluate import evaluate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointPolicy",
     "Codes",
+    "CodesWriter",
     "Dictionary",
     "DictionarySpec",
     "Normaliser",
@@ -37,6 +39,7 @@ __all__ = [
 _HOME = {
     "CheckpointPolicy": "checkpoint",
     "Codes": "codes",
+    "CodesWriter": "code_writer",
     "Dictionary": "dictionary",
     "evaluate": "evaluate",
     "Normaliser": "normaliser",

@@ -15,7 +15,8 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.tensor_files import write_tensors
 
 FORMAT: Final = "conceptbench-codes-1"
-_DTYPES: Final = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
+DTYPES: Final = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
+"""The arrays of a code by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class Codes:
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, complete or absent."""
         meta = {"format": FORMAT, "shape": json.dumps(self.shape), "dictionary": self.dictionary}
-        write_tensors({name: getattr(self, name) for name in _DTYPES}, path, meta)
+        write_tensors({name: getattr(self, name) for name in DTYPES}, path, meta)
 
     @classmethod
     def load(cls, path: Path | str, dictionary: str | None = None) -> Self:
@@ -114,7 +115,7 @@ class Codes:
             ConceptBenchError: when the file is missing, damaged, of another format or of another dictionary.
         """
         tensors, meta = _read(Path(path))
-        if meta.get("format") != FORMAT or set(tensors) != set(_DTYPES):
+        if meta.get("format") != FORMAT or set(tensors) != set(DTYPES):
             raise ConceptBenchError(f"{path} is not a {FORMAT} file; run encode_codes again.")
         if dictionary is not None and meta["dictionary"] != dictionary:
             raise ConceptBenchError(f"{path} was written by another dictionary than asked for; run encode_codes again.")
@@ -152,7 +153,7 @@ class Codes:
         )
 
     def _check(self, what: str) -> None:
-        for name, dtype in _DTYPES.items():
+        for name, dtype in DTYPES.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != 1:
                 raise ConceptBenchError(

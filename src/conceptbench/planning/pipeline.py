@@ -8,6 +8,8 @@ from conceptbench.config.datasets import is_published
 from conceptbench.planning.jobs import VALUE_BYTES, Folder, Job, Learnt, Study, Unit
 
 BATCH_IMAGES: Final = 256
+ENCODED_IMAGES: Final = 512
+"""Images whose tokens are encoded at once (scripts/encode_codes.py)."""
 HELD_OUT_IMAGES: Final = 512
 BUFFER_TOKENS: Final = 2**20
 FLOAT: Final = 4
@@ -16,6 +18,10 @@ TRAINING_COPIES: Final = 6.5
 ADAPTER_BYTES: Final = 400_000
 MANIFEST_BYTES: Final = 100
 """Bytes of an image in a data set's manifest."""
+ROW_MEMORY: Final = 1000
+"""Bytes of the same in memory, in a job that describes images or reads them."""
+CHECKERS: Final = 4
+"""Threads that check photographs."""
 GIB: Final = 2**30
 
 
@@ -46,7 +52,8 @@ def _dataset(study: Study, name: str) -> Iterator[Job]:
     unit: Unit = "file" if images.files else "image"
     needs = (f"fetch_dataset/{name}",) if published else ()
     leaves: dict[Folder, float] = {"data sets": float(images.all * MANIFEST_BYTES)}
-    yield Job("prepare_dataset", name, needs, {unit: images.all}, leaves=leaves)
+    threads, rows = CHECKERS if images.files else 1, float(ROW_MEMORY * images.all)
+    yield Job("prepare_dataset", name, needs, {unit: images.all}, threads, arrays=rows, leaves=leaves)
 
 
 def _backbone(study: Study, name: str) -> Job:
@@ -78,7 +85,7 @@ def _recording(study: Study, backbone: str, dataset: str) -> Iterator[Job]:
     if images.files:
         amounts["file"] = share
     needs = (f"prepare_dataset/{dataset}", backbone_job(study, backbone))
-    name, arrays = f"{backbone}.{dataset}", recording_arrays(study, backbone, len(blocks))
+    name, arrays = f"{backbone}.{dataset}", recording_arrays(study, backbone, len(blocks)) + ROW_MEMORY * images.all
     leaves: dict[Folder, float] = {"activations": float(stored)}
     if parts == 1:
         yield Job("record_activations", name, needs, amounts, 2, True, 30, arrays, leaves)
@@ -158,8 +165,17 @@ def _encoding(study: Study, backbone: str, dataset: str) -> Job:
         "firing": blocks * sum(one.seeds * count for one, count in zip(learnt, firings, strict=True)),
     }
     needs = (recorded(study, backbone, dataset), f"learn_dictionaries/{backbone}", backbone_job(study, backbone))
-    largest = max(study.token_bytes(one) for one in learnt) * tokens
-    return Job("encode_codes", f"{backbone}.{dataset}", needs, amounts, 2, True, 10, 2 * largest, {"codes": stored})
+    arrays = encoding_arrays(study, backbone, learnt) + ROW_MEMORY * images.all
+    return Job("encode_codes", f"{backbone}.{dataset}", needs, amounts, 2, True, 10, arrays, {"codes": stored})
+
+
+def encoding_arrays(study: Study, backbone: str, learnt: list[Learnt]) -> float:
+    """Bytes of encoding: tokens as stored and as floats, their codes twice, and three matrices of a dictionary."""
+    tower = study.towers[backbone]
+    tokens = ENCODED_IMAGES * tower.image.tokens
+    code = 2 * max(study.token_bytes(one) for one in learnt)
+    matrices = 3 * FLOAT * max(one.latents for one in learnt) * tower.image.width
+    return tokens * (tower.image.width * (VALUE_BYTES + FLOAT) + code) + matrices
 
 
 def adapting_amounts(study: Study, task: str, method: str) -> dict[Unit, float]:
@@ -213,4 +229,5 @@ def _adapted(study: Study, task: str, method: str) -> Iterator[Job]:
         "firing": followed.firings(study.penalised_l0) * tokens,
     }
     needs = (f"record_adapted/{name}", f"learn_dictionaries/{study.adapted}")
-    yield Job("encode_adapted", name, needs, encoding, 2, True, 0, 2 * code / study.seeds, {"adapted": code})
+    arrays = encoding_arrays(study, study.adapted, [followed])
+    yield Job("encode_adapted", name, needs, encoding, 2, True, 0, arrays, {"adapted": code})

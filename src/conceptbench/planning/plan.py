@@ -80,6 +80,18 @@ def all_jobs(config: Config, penalised_l0: float = 32.0) -> list[Job]:
     return [*pipeline_jobs(study), *measuring_jobs(study)]
 
 
+def peak_memory(config: Config, rates: Rates) -> dict[str, float]:
+    """Return the memory in MiB of the largest job of each rule.
+
+    Raises:
+        ConceptBenchError: as `all_jobs`.
+    """
+    peaks: dict[str, float] = {}
+    for job in all_jobs(config, rates.penalised_l0):
+        peaks[job.rule] = max(peaks.get(job.rule, 0.0), rates.cost(job).mib)
+    return peaks
+
+
 def make_plan(config: Config, rates: Rates, machine: Machine, gpu_tflops: float | None = None) -> Plan:
     """Plan an experiment on a machine.
 
