@@ -96,6 +96,17 @@ def test_latents_outside_the_class_are_put_back_to_their_zero_shot_values() -> N
     np.testing.assert_allclose(found, score(expected, ACTIVATIONS.targets), atol=1e-3)
 
 
+def test_the_converse_moves_latents_outside_the_class_to_their_adapted_values() -> None:
+    pair = comparison()
+    outer = ~pair.members(0.7)[ACTIVATIONS.targets][:, None]
+    change = (least_squares(pair.adapted) - least_squares(pair.zero_shot)) * outer
+    tokens = (ACTIVATIONS.numpy() + change @ DICTIONARY.directions).astype(np.float32)
+    expected = pair.hybrid.readout.log_probabilities(torch.from_numpy(tokens), pair.hybrid.activations.prompts)
+    found = sufficiency(pair, 0.7)["with_recruited"]
+    np.testing.assert_allclose(found, score(expected, ACTIVATIONS.targets), atol=1e-3)
+    assert not np.array_equal(found, score(pair.hybrid.plain(), ACTIVATIONS.targets))
+
+
 def test_sets_that_hold_every_firing_latent_remove_nothing() -> None:
     everything = replace(SELECTED, class_share=np.ones_like(SELECTED.class_share))
     pair = replace(comparison(), selected=everything)
@@ -113,6 +124,16 @@ def test_nothing_is_recruited_beyond_where_only_the_readout_changed() -> None:
         parts = part_scores(scores)
         assert (parts["beyond"] == 0).all(), key
         assert parts["gain"].any() and parts["recruited"].any(), key
+
+
+def test_nothing_is_sufficient_where_only_the_readout_changed() -> None:
+    """Latents outside the sets fire on both sides alike: moving them moves nothing, nor does its matched control."""
+    side = Side(Readout(READOUT.backbone, adapter(seed=9), READOUT.block, CLASSES), ACTIVATIONS, CODES)
+    pair = replace(comparison(), adapted=side)
+    plain = score(pair.hybrid.plain(), ACTIVATIONS.targets)
+    np.testing.assert_array_equal(sufficiency(pair, 0.7)["with_recruited"], plain)
+    matched = controls(pair, 0.7, np.random.default_rng(0))["matched"]
+    np.testing.assert_array_equal(matched["with_recruited"], plain)
 
 
 @given(hnp.arrays(np.float64, (6, 2, 6), elements=st.floats(-1, 1)))
@@ -149,7 +170,10 @@ def test_controls_remove_as_many_latents_of_the_class() -> None:
     pair = comparison()
     found = controls(pair, 0.7, np.random.default_rng(0))
     assert set(found) == {"matched", "permuted", "as_coded"}
-    assert all(set(part) == {"baseline", "existing", "restored"} for part in found.values())
+    edits = {"baseline", "existing", "restored"}
+    assert [set(found[name]) for name in ("permuted", "as_coded")] == [edits, edits]
+    assert set(found["matched"]) == edits | {"with_recruited"}
+    assert not np.array_equal(found["matched"]["with_recruited"], sufficiency(pair, 0.7)["with_recruited"])
     assert not np.array_equal(found["matched"]["existing"], measure_pair(pair, [0.7])["own", 0.7]["existing"])
     sets = pair.members(0.7)[ACTIVATIONS.targets]
     coded = pair.adapted.codes.csr().toarray().reshape(CODES.shape)

@@ -110,6 +110,11 @@ def test_concepts_give_all_sets_controls_and_metrics() -> None:
     assert set(followed["sets"]) == {"own", "predicted", "any", "matched", "permuted", "as_coded"}
     assert set(followed["q"]) == {0.5, 0.2} and set(table["seed"]) == {"0", "1", "all"}
     assert {"sufficient", "beyond", "existing_share"} <= set(followed["part"])
+    converse = followed[followed["part"].isin(["sufficient", "sufficient_share"])]
+    assert set(converse["sets"]) == {"own", "matched"} and set(converse["q"]) == {0.5}
+    likely = converse[(converse["outcome"] == "log_likelihood") & (converse["part"] == "sufficient")]
+    values = likely[likely["seed"] == "all"].set_index("sets")["estimate"]
+    assert values["own"] != values["matched"]
     pooled = followed[(followed["seed"] == "all") & (followed["sets"] == "own") & (followed["q"] == 0.5)]
     values = pooled[pooled["outcome"] == "accuracy"].set_index("part")["estimate"]
     assert values["existing"] + values["recruited"] == pytest.approx(values["gain"])

@@ -14,9 +14,12 @@ So the claim of recruitment rests on an edit that puts them back to their zero-s
 
     x'' = x^A - sum over j not in E_c of (f_j(x^A) - f_j(x^Z)) d_j        beyond = v(A, A) - v(x'', R_A)
 
-`beyond` is exactly zero when the activations did not change, whatever became of the readout. Converse: `sufficient` =
-v(x^Z + recruited latents of x^A, R_A) - v(x^Z, R_A). v is accuracy or the mean log-likelihood of the true class. f are
-the codes refitted to the token (`edits.refit`); `as_coded` are the same edits with the values that the encoder gave.
+`beyond` is exactly zero when the activations did not change, whatever became of the readout. So is its converse:
+
+    y = x^Z + sum over j not in E_c of (f_j(x^A) - f_j(x^Z)) d_j          sufficient = v(y, R_A) - v(x^Z, R_A)
+
+v is accuracy or the mean log-likelihood of the true class. f are the codes refitted to the token (`edits.refit`);
+`as_coded` are the same edits with the values that the encoder gave.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from torch import Tensor
 
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.measures.decomposition import RANGES, part_and_share_rows
-from conceptbench.measures.edits import Firings, atoms_in_raw_units, base_tokens, refit, removal
+from conceptbench.measures.edits import Firings, atoms_in_raw_units, base_tokens, refit, removal, remove
 from conceptbench.measures.matched import active_latents, matched_sets
 from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.resampling import ALL_SEEDS, image_weights
@@ -111,15 +114,13 @@ def score(found: Float[np.ndarray, "image class"], targets: NDArray[np.int64]) -
 
 
 def edited(
-    side: Side, tokens: Tensor, firings: Firings, chosen: Bool[np.ndarray, " firing"], atoms: Tensor, sign: int
+    side: Side, firings: Firings, chosen: Bool[np.ndarray, " firing"], atoms: Float[Tensor, "latent feature"]
 ) -> Scores:
-    """Scores of `tokens` with the chosen firings added (`sign` 1) or removed (-1), under the side's readout."""
+    """Scores of the side's activations without the chosen firings."""
     parts = []
     for part in side.activations.batches():
         mine, where = firings.images(part)
-        state = tokens[part]
-        if chosen[where].any():
-            state = state + sign * removal(mine, chosen[where], atoms)
+        state = remove(side.activations.tokens[part], mine, chosen[where], atoms)
         parts.append(side.readout.log_probabilities(state, side.activations.prompts[part]))
     return score(np.concatenate(parts), side.activations.targets)
 
@@ -175,7 +176,7 @@ def measure_pair(
             for name, side in pair.sides.items():
                 firings, targets = pair.fitted[name], side.activations.targets
                 gone = outside(sets, plain[name].argmax(axis=1) if which == "predicted" else targets, firings)
-                found[name] = edited(side, side.activations.tokens, firings, gone, atoms, -1)
+                found[name] = edited(side, firings, gone, atoms)
             seen = plain["existing"].argmax(axis=1) if which == "predicted" else pair.adapted.activations.targets
             now, before = ((f, outside(sets, seen, f)) for f in (pair.fitted["existing"], pair.fitted["baseline"]))
             found["restored"] = restored(pair.adapted, now, before, atoms)
@@ -184,19 +185,22 @@ def measure_pair(
 
 
 def sufficiency(pair: Comparison, q: float) -> dict[str, Scores]:
-    """Scores of the zero-shot activations under the adapted readout with the recruited latents of A."""
-    tokens, firings = pair.zero_shot.activations.tokens, pair.fitted["existing"]
-    atoms = atoms_in_raw_units(pair.dictionary, tokens)
-    gone = outside(pair.members(q), pair.adapted.activations.targets, firings)
-    return {"with_recruited": edited(pair.hybrid, tokens, firings, gone, atoms, 1)}
+    """Scores of the zero-shot activations under the adapted readout, latents outside E_c moved to their adapted values.
+
+    The converse of `restored`: exactly the hybrid's scores where the activations did not change.
+    """
+    sets, atoms = pair.members(q), atoms_in_raw_units(pair.dictionary, pair.adapted.activations.tokens)
+    targets = pair.adapted.activations.targets
+    now, before = ((f, outside(sets, targets, f)) for f in (pair.fitted["existing"], pair.fitted["baseline"]))
+    return {"with_recruited": restored(pair.hybrid, before, now, atoms)}
 
 
 def controls(pair: Comparison, q: float, rng: np.random.Generator) -> dict[str, dict[str, Scores]]:
     """The same scores with other latents removed, for the sets of each image's own class.
 
-    `matched`: as many latents out of E_c, alike in frequency and mass on the adapted activations; `permuted`: outside
-    the sets of permuted classes (no class keeps its own); `as_coded`: the same latents as measured, by the values that
-    the encoder gave them.
+    `matched`: as many latents out of E_c, alike in frequency and mass on the adapted activations, and its converse,
+    which moves these on the zero-shot activations to their adapted values; `permuted`: outside the sets of permuted
+    classes (no class keeps its own); `as_coded`: the same latents as measured, by the values that the encoder gave.
     """
     sets = pair.members(q)
     order = np.roll(rng.permutation(len(sets)), 1)
@@ -219,8 +223,10 @@ def controls(pair: Comparison, q: float, rng: np.random.Generator) -> dict[str, 
             own = wrong[targets] if control == "permuted" else targets
             gone = firings.pick(drawn) if control == "matched" else outside(sets, own, firings)
             edits[name] = (firings, gone)
-            found[name] = edited(side, side.activations.tokens, firings, gone, atoms, -1)
+            found[name] = edited(side, firings, gone, atoms)
         found["restored"] = restored(pair.adapted, edits["existing"], edits["baseline"], atoms)
+        if control == "matched":
+            found["with_recruited"] = restored(pair.hybrid, edits["baseline"], edits["existing"], atoms)
         out[control] = found
     return out
 

@@ -124,11 +124,11 @@ def _without_outside(
     name: str, side: Side, fitted: Firings, dictionary: Dictionary, sets: Bool[np.ndarray, "class latent"]
 ) -> dict[str, Scores]:
     """Scores without the latents outside the class of each image, by refitted values and by those of the codes."""
-    tokens, gone = side.activations.tokens, outside(sets, side.activations.targets, fitted)
-    atoms = atoms_in_raw_units(dictionary, tokens)
+    gone = outside(sets, side.activations.targets, fitted)
+    atoms = atoms_in_raw_units(dictionary, side.activations.tokens)
     return {
-        name: edited(side, tokens, fitted, gone, atoms, -1),
-        f"{name}_as_coded": edited(side, tokens, Firings.of(side.codes), gone, atoms, -1),
+        name: edited(side, fitted, gone, atoms),
+        f"{name}_as_coded": edited(side, Firings.of(side.codes), gone, atoms),
     }
 
 

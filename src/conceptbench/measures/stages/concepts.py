@@ -106,7 +106,8 @@ def _scores(
     qs = [main, *(q for q in options["q_sweep"] if q != main)] if which == FOLLOWED else [main]
     found = measure_pair(pair, qs)
     if which == FOLLOWED:
-        found["own", main] |= sufficiency(pair, main)
+        own = found["own", main]
+        found["own", main] = own | sufficiency(pair, main)
         for control, scores in controls(pair, main, stream).items():
-            found[control, main] = found["own", main] | scores
+            found[control, main] = own | scores
     yield from found.items()
