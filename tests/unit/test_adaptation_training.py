@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from conceptbench.adaptation import (
     LinearProbeSpec,
     MapleSpec,
+    TipAdapterSpec,
     ZeroShotSpec,
     adapt,
     evaluate,
@@ -297,7 +298,41 @@ def test_bad_requests(clip, hues):
         adapt(FAST, clip, hues, 1, 1, "novel")
     with pytest.raises(ConceptBenchError, match="no validation images"):
         adapt(LinearProbeSpec(), clip, ColourDataset(val=0), 1, 1, progress=False)
-    untested = ColourDataset(classes=(*CLASSES, "lake"))
-    untested.manifest.loc[untested.manifest["label"] < 3, "split"] = "train"
-    with pytest.raises(ConceptBenchError, match="no base images in its val split"):
-        evaluate(adapt(ZeroShotSpec(), clip, untested, 1, 1), clip, untested, split="val", progress=False)
+
+
+def lacking(split, label):
+    """Images of five hues, of which one class has none in a split."""
+    data = ColourDataset()
+    gone = (data.manifest["split"] == split) & (data.manifest["label"] == label)
+    data.manifest.loc[gone, "split"] = "left out"
+    return data
+
+
+def without(name, split):
+    return (
+        f"^Class '{name}' of data set 'hues' has no images in its {split} split; give it some or leave the class out.$"
+    )
+
+
+def test_a_trained_class_without_training_images_is_named(clip):
+    with pytest.raises(ConceptBenchError, match=without("forest", "train")):
+        adapt(FAST, clip, lacking("train", 1), 1, 1, progress=False)
+    novel = lacking("train", 4)
+    adapter = adapt(ZeroShotSpec(), clip, novel, 1, 1, progress=False)
+    assert len(adapter.card["classes"]) == 3, "novel classes are not trained"
+    with pytest.raises(ConceptBenchError, match=without("river", "train")):
+        adapt(ZeroShotSpec(), clip, novel, 1, 1, "all-classes", progress=False)
+
+
+@pytest.mark.parametrize("spec", [LinearProbeSpec(), TipAdapterSpec(views=1, beta_steps=1, alpha_steps=1)])
+def test_a_class_without_validation_images_is_named_by_methods_that_search_on_them(clip, spec):
+    with pytest.raises(ConceptBenchError, match=without("forest", "val")):
+        adapt(spec, clip, lacking("val", 1), 1, 1, progress=False)
+
+
+@pytest.mark.parametrize(("label", "name"), [(1, "forest"), (4, "river")])
+def test_a_scored_class_without_test_images_is_named(clip, hues, label, name):
+    zero_shot = adapt(ZeroShotSpec(), clip, hues, 1, 1)
+    with pytest.raises(ConceptBenchError, match=without(name, "test")):
+        evaluate(zero_shot, clip, lacking("test", label), progress=False)
+    assert len(evaluate(zero_shot, clip, hues, progress=False)) == 20

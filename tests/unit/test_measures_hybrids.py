@@ -185,10 +185,16 @@ def test_the_whole_gain_of_a_linear_head_is_mapping_and_unknown_classes_have_no_
         unmoved_predictions(backbone, models[0], head, dataset(), HALVES, Counted(backbone))
 
 
-def test_a_split_without_images_is_refused(backbone: Backbone, models) -> None:
+def test_a_split_or_a_class_without_images_is_refused(backbone: Backbone, models) -> None:
     empty = dataset()
     empty.rows = lambda split: np.arange(0)
-    with pytest.raises(ConceptBenchError, match="no images of the classes in its val split"):
+    with pytest.raises(
+        ConceptBenchError, match="Class 'a' of data set 'toy' has no images in its val split; give it some or"
+    ):
         hybrid_predictions(backbone, models[0], models[2], empty, HALVES, block=BLOCK, progress=False)
+    lacking = dataset()
+    lacking.rows = lambda split: np.arange(8) if split == "val" else np.arange(8, 48)[np.arange(40) % 4 != 3]
+    with pytest.raises(ConceptBenchError, match="Class 'd' of data set 'toy' has no images in its test split"):
+        hybrid_predictions(backbone, models[0], models[2], lacking, HALVES, block=BLOCK, progress=False)
     with pytest.raises(ConceptBenchError, match="at least one"):
         mean_prompt_states(backbone, models[2], iter([]), BLOCK)

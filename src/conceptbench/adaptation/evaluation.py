@@ -14,7 +14,7 @@ from torch import Tensor
 from conceptbench.adaptation.adapter import Adapter
 from conceptbench.adaptation.features import PlainFeatures, dataset_features
 from conceptbench.adaptation.tasks import candidate_labels
-from conceptbench.errors import ConceptBenchError
+from conceptbench.data.classes import require_images
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
@@ -51,8 +51,8 @@ def evaluate(
     score has no rows (`Adapter.missing_note` says why). Adapters that leave the image tower alone take the image
     features from `plain`, where those of earlier calls are kept.
 
-    Raises ConceptBenchError when the data set has other classes than the adapter was trained on, or a half that can be
-    scored has no images in the split.
+    Raises ConceptBenchError when the data set has other classes than the adapter was trained on, or a class that
+    can be scored has no images in the split.
     """
     setting = str(adapter.card["setting"])
     adapter.require_classes(dataset.name, next(_names(dataset, setting)))
@@ -64,12 +64,8 @@ def evaluate(
         names = [dataset.classes[label] for label in candidates]
         if adapter.missing_note(names):
             continue
+        require_images(dataset, split, candidates)
         chosen = np.isin(labels, candidates)
-        if not chosen.any():
-            raise ConceptBenchError(
-                f"data set {dataset.name!r} has no {half} images in its {split} split; "
-                "give the split images of those classes."
-            )
         if adapter.moves_images:
             with adapter.image_context(backbone):
                 features = dataset_features(backbone, dataset, rows[chosen], batch_size=batch_size, progress=progress)

@@ -73,13 +73,10 @@ class LinearProbeAdapter(Adapter):
 def fit_linear_probe(spec: LinearProbeSpec, fitting: Fitting) -> LinearProbeAdapter:
     """Fit the probe to the training shots, with C chosen on the validation shots.
 
-    Raises ConceptBenchError when the task has no validation images or fewer than two classes.
+    Raises ConceptBenchError when a class has no validation images, or there are fewer than two classes.
     """
     task = fitting.task
-    if len(task.val_rows) == 0:
-        raise ConceptBenchError(
-            f"data set {task.dataset.name!r} has no validation images to choose a probe's C on; give it a val split."
-        )
+    task.require_validation("choose a probe's C")
     if len(task.class_names) < 2:
         raise ConceptBenchError(f"data set {task.dataset.name!r}: a linear probe needs at least two trained classes.")
     rows = np.concatenate([task.train_rows, task.val_rows])

@@ -42,6 +42,16 @@ class Task:
             return Image.fromarray(self._drawn[position])
         return self.dataset.pil(int(self.train_rows[position]))
 
+    def require_validation(self, purpose: str) -> None:
+        """Raise ConceptBenchError unless every trained class has validation images; `purpose` says what for."""
+        from conceptbench.data.classes import require_images
+
+        if not len(self.val_rows):
+            raise ConceptBenchError(
+                f"data set {self.dataset.name!r} has no validation images to {purpose} on; give it a val split."
+            )
+        require_images(self.dataset, "val", [self.dataset.classes.index(name) for name in self.class_names])
+
     @cached_property
     def _drawn(self) -> NDArray[np.uint8] | None:
         """The training images of a rendered data set, which has no files."""
@@ -67,15 +77,18 @@ def candidate_labels(class_names: Sequence[str], setting: str) -> dict[str, list
 def few_shot_task(dataset: Dataset, shots: int, seed: int, setting: Setting) -> Task:
     """The few-shot images of the trained classes, drawn over all classes and then restricted, as CoOp does.
 
-    Raises ConceptBenchError when a class has fewer training images than `shots`, or the setting is unknown.
+    Raises ConceptBenchError when a class has fewer training images than `shots`, a trained one none at all, or the
+    setting is unknown.
     """
     from conceptbench.data import few_shot
+    from conceptbench.data.classes import require_images
 
     trained = next(iter(candidate_labels(dataset.classes, setting).values()))
     try:
         drawn = few_shot(dataset.manifest, shots, seed)
     except ConceptBenchError as error:
         raise ConceptBenchError(f"Data set {dataset.name!r}: {error}") from error
+    require_images(dataset, "train", trained)
     train_rows, train_targets = _restrict(dataset, drawn["train"], trained)
     val_rows, val_targets = _restrict(dataset, drawn["val"], trained)
     return Task(

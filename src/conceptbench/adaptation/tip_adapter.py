@@ -22,7 +22,6 @@ from conceptbench.adaptation.prompts.hooks import text_tower
 from conceptbench.adaptation.specs import TipAdapterFSpec, TipAdapterSpec
 from conceptbench.adaptation.storage import require_tensors
 from conceptbench.adaptation.zero_shot import template_features
-from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import torch_seed
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def cache_keys(fitting: Fitting, name: str, views: int) -> Float[Tensor, "shot e
 def fit_tip_adapter(spec: TipAdapterSpec, fitting: Fitting) -> TipAdapter:
     """Fill the cache and search its two numbers.
 
-    Raises ConceptBenchError when the backbone has no text tower or the task no validation images.
+    Raises ConceptBenchError when the backbone has no text tower or a class no validation images.
     """
     _require(fitting)
     return _searched(spec, fitting, cache_keys(fitting, spec.name, spec.views), {})
@@ -173,11 +172,7 @@ def restore_tip_adapter(spec: TipAdapterSpec | TipAdapterFSpec, stored: Stored) 
 def _require(fitting: Fitting) -> None:
     """Raise ConceptBenchError when something is missing that both variants need."""
     text_tower(fitting.backbone)
-    if len(fitting.task.val_rows) == 0:
-        raise ConceptBenchError(
-            f"data set {fitting.task.dataset.name!r} has no validation images to search Tip-Adapter's alpha and beta "
-            "on; give it a val split."
-        )
+    fitting.task.require_validation("search Tip-Adapter's alpha and beta")
 
 
 def _values(fitting: Fitting) -> Float[Tensor, "shot class"]:

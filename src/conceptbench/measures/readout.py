@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from conceptbench.data.classes import require_images
 from conceptbench.errors import ConceptBenchError
 
 if TYPE_CHECKING:
@@ -101,14 +102,12 @@ def half_rows(dataset: Dataset, split: str, halves: Mapping[str, Sequence[int]])
     """Rows of a split whose class is in one of the halves.
 
     Raises:
-        ConceptBenchError: when there are none.
+        ConceptBenchError: when a class has none.
     """
     rows = np.asarray(dataset.rows(split), dtype=np.int64)
     wanted = [label for labels in halves.values() for label in labels]
-    rows = rows[np.isin(np.asarray(dataset.labels(rows)), wanted)]
-    if not rows.size:
-        raise ConceptBenchError(f"Data set {dataset.name!r} has no images of the classes in its {split} split.")
-    return rows
+    require_images(dataset, split, wanted)
+    return rows[np.isin(np.asarray(dataset.labels(rows)), wanted)]
 
 
 def balanced_rows(
@@ -127,14 +126,10 @@ def balanced_rows(
             f"A measure may take {most} images of {len(candidates)} classes of data set {dataset.name!r}; "
             "allow at least one for each class."
         )
+    require_images(dataset, split, candidates)
     chosen = []
     for label in candidates:
         mine = rows[labels == label]
-        if not mine.size:
-            raise ConceptBenchError(
-                f"Class {dataset.classes[label]!r} of data set {dataset.name!r} has no images in its {split} split; "
-                "give it some or leave the class out."
-            )
         chosen.append(rng.choice(mine, min(share, mine.size), replace=False))
     return np.sort(np.concatenate(chosen))
 
