@@ -42,6 +42,9 @@ class StandIn:
     def missing_note(self, class_names: list[str]) -> str:
         return ""
 
+    def require_classes(self, dataset: str, trained: list[str]) -> None:
+        assert trained == ["a", "b"], dataset
+
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:

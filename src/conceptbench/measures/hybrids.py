@@ -13,8 +13,8 @@ activations: all hybrids share the plain features, perception is exactly 0 and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 
 Model = Literal["zero-shot", "adapted"]
 Variant = Literal["averaged", "own"]
+
+
+class FittedModel(AdaptedModel, Protocol):
+    """An adapter of one list of classes."""
+
+    def require_classes(self, dataset: str, trained: Sequence[str]) -> None:
+        """Raise ConceptBenchError unless these are the classes it was trained on; `dataset` has them."""
+
+
 MODELS: tuple[Model, Model] = ("zero-shot", "adapted")
 Features = dict[tuple[Model, Model, Variant], Tensor]
 """(source of the activations, source of the blocks, variant) -> image features [image, embed], not normalised."""
@@ -86,8 +95,8 @@ def hybrid_features(
 
 def hybrid_predictions(
     backbone: Backbone,
-    zero_shot: AdaptedModel,
-    adapter: AdaptedModel,
+    zero_shot: FittedModel,
+    adapter: FittedModel,
     dataset: Dataset,
     halves: dict[str, list[int]],
     *,
@@ -100,13 +109,18 @@ def hybrid_predictions(
     """Correctness and log-likelihood of every image of split B under all eight hybrids of perception, blocks and text.
 
     Args:
-        zero_shot, adapter: the two models on this backbone. halves: half -> labels that are its candidates.
+        zero_shot, adapter: the two models on this backbone. halves: half -> labels that are its candidates, those
+            that were trained first.
         block: hook point. split_a: images whose prompt states are averaged. split_b: images that are scored.
 
     Returns:
         half, image, label, variant (averaged, and own where there are prompts), source, blocks, text (each zero-shot
         or adapted), correct, log_likelihood. Halves that the adapter cannot score have no rows.
+
+    Raises ConceptBenchError when a model was trained on other classes, a class has no images in a split, or the adapter
+    can score no half.
     """
+    scored = _scored_halves((zero_shot, adapter), dataset, halves)
     prompts = mean_prompt_states(
         backbone,
         adapter,
@@ -114,7 +128,7 @@ def hybrid_predictions(
         block,
     )
     frames: list[pd.DataFrame] = []
-    for half, candidates in _scored_halves(adapter, dataset, halves):
+    for half, candidates in scored:
         rows = half_rows(dataset, split_b, {half: candidates})
         start = 0
         for pixels in pixel_batches(backbone, dataset, rows, batch_size, progress):
@@ -128,8 +142,8 @@ def hybrid_predictions(
 @torch.no_grad()
 def unmoved_predictions(
     backbone: Backbone,
-    zero_shot: AdaptedModel,
-    adapter: AdaptedModel,
+    zero_shot: FittedModel,
+    adapter: FittedModel,
     dataset: Dataset,
     halves: dict[str, list[int]],
     plain: Callable[[NDArray[np.int64]], Float[Tensor, "image embed"]],
@@ -143,7 +157,7 @@ def unmoved_predictions(
         plain: image features (not normalised) of rows under the plain backbone, which all hybrids share.
     """
     frames: list[pd.DataFrame] = []
-    for half, candidates in _scored_halves(adapter, dataset, halves):
+    for half, candidates in _scored_halves((zero_shot, adapter), dataset, halves):
         rows = half_rows(dataset, split_b, {half: candidates})
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
@@ -154,16 +168,19 @@ def unmoved_predictions(
 
 
 def _scored_halves(
-    adapter: AdaptedModel, dataset: Dataset, halves: dict[str, list[int]]
+    models: tuple[FittedModel, FittedModel], dataset: Dataset, halves: dict[str, list[int]]
 ) -> list[tuple[str, list[int]]]:
-    """The halves that the adapter can score.
+    """The halves that the adapter, the second model, can score.
 
-    Raises ConceptBenchError when there is none.
+    Raises ConceptBenchError when there is none, or a model was trained on other classes than those of the first half.
     """
+    trained = [dataset.classes[label] for label in next(iter(halves.values()))]
+    for model in models:
+        model.require_classes(dataset.name, trained)
     found = [
         (half, candidates)
         for half, candidates in halves.items()
-        if not adapter.missing_note([dataset.classes[label] for label in candidates])
+        if not models[1].missing_note([dataset.classes[label] for label in candidates])
     ]
     if not found:
         raise ConceptBenchError(f"The adapter can score no half of data set {dataset.name!r}; nothing to decompose.")

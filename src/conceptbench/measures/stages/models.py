@@ -56,7 +56,11 @@ def trained_half(task: str, dataset: Dataset, setting: str, most: int, seed: int
 def run_model(
     backbone: Backbone, adapter: Adapter, dataset: Dataset, images: Images, block: int, dictionary: Dictionary
 ) -> Model:
-    """The lower half and the encoding of every image, once."""
+    """The lower half and the encoding of every image, once.
+
+    Raises ConceptBenchError when the adapter was trained on other classes than those of `images`.
+    """
+    adapter.require_classes(dataset.name, images.class_names)
     found = {
         split: activations_of(backbone, adapter, dataset, rows, images.candidates, block)
         for split, rows in images.rows.items()
