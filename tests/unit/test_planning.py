@@ -18,11 +18,14 @@ from conceptbench.config import Config, load_config
 from conceptbench.config.backbones import Named, OpenClip, Trained
 from conceptbench.config.datasets import Eurosat, Flora, Folder, Scenes
 from conceptbench.errors import ConceptBenchError
+from conceptbench.measures import stability
 from conceptbench.planning import Machine, Rates, all_jobs, load_rates, make_plan, require_disk
 from conceptbench.planning.images import images_of
 from conceptbench.planning.jobs import Job, Learnt, Study
 from conceptbench.planning.learnt import FinishedRun, learn_rates
+from conceptbench.planning.measuring import LARGEST_ASSIGNMENT, NEAREST_ROWS
 from conceptbench.planning.page import scale_page
+from conceptbench.planning.pipeline import ROW_MEMORY
 from conceptbench.planning.rates import RuleRate
 from conceptbench.planning.schedule import schedule
 from conceptbench.planning.text import hours, plan_text, size
@@ -139,6 +142,30 @@ def test_work_grows_as_its_cause() -> None:
     assert amounts["token"] == 2 * 3 * 4096 * 65
     three, one = (job(each, "adapt/flora.maple").amounts["step"] for each in (chosen, config({"seeds": [0]})))
     assert (three, one) == (1440, 480)
+
+
+def test_stability_is_planned_as_it_is_computed() -> None:
+    assert (LARGEST_ASSIGNMENT, NEAREST_ROWS) == (stability.LARGEST_ASSIGNMENT, stability.BLOCK)
+    only = {name: None for name in config().dictionaries.methods if name not in ("topk", "relu-l1")}
+    hooks = {"clip-tiny": [4], "image-tiny": None, "random-tiny": None}
+
+    def planned(width: int) -> Job:
+        methods = {**only, "topk": {"width": width}, "relu-l1": {"width": width}}
+        return job(config({"hooks": hooks, "kinds": None, "dictionaries": {"methods": methods}}), "measure_stability")
+
+    narrow, wide, wider = planned(8192), planned(16384), planned(32768)
+    assert narrow.amounts == {"assignment": 2 * 3 * 8192**3 / 1e9, "encoding_gflop": 0}  # three pairs of three seeds
+    assert wide.amounts["assignment"] == 0
+    # two matchings of each pair and two of chance, of 16,384 x 16,384 atoms with 128 features
+    assert wide.amounts["encoding_gflop"] == pytest.approx(2 * (2 * 3 + 2) * 2 * 128 * 16384**2 / 1e9)
+    assert wider.amounts["encoding_gflop"] == pytest.approx(4 * wide.amounts["encoding_gflop"])
+    assert wider.arrays < 2.1 * wide.arrays
+
+
+def test_memory_of_encoding_does_not_grow_with_images_but_for_their_list() -> None:
+    few = job(config({"datasets": {"scenes": {"sizes": {"test": 2048}}}}), "encode_codes/clip-tiny.scenes")
+    many = job(config({"datasets": {"scenes": {"sizes": {"test": 1_002_048}}}}), "encode_codes/clip-tiny.scenes")
+    assert many.arrays - few.arrays == 1_000_000 * ROW_MEMORY
 
 
 def test_parts_of_a_recording_share_its_work() -> None:

@@ -20,7 +20,8 @@ Unit: TypeAlias = Literal[
 
 job: once. image: described or drawn. file: read and decoded. picture: drawn and trained on. pass: one image through a
 tower, whatever its size. forward_gflop, training_gflop: 1e9 operations of a backbone. step: one of an optimiser.
-token: seen by one dictionary in training. learning_gflop, encoding_gflop: 1e9 operations of products with an encoder.
+token: seen by one dictionary in training. learning_gflop, encoding_gflop: 1e9 operations of products with an encoder,
+or of atoms with atoms.
 firing: a stored value of a code. latent_image: one latent on one image. assignment: 1e9 operations of matching latents
 (the cube of the width). edit_gflop: 1e9 operations of the blocks behind a hook point. repetition: one of a planted
 adaptation. stored_gib: 2^30 bytes of activations, read and verified.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from conceptbench.config.synthetic import swept_methods
-from conceptbench.planning.jobs import FIRING_BYTES, INDEX_BYTES, VALUE_BYTES, Folder, Job, Learnt, Study, Unit
+from conceptbench.planning.jobs import VALUE_BYTES, Folder, Job, Learnt, Study, Unit
 from conceptbench.planning.pipeline import (
     FLOAT,
     backbone_job,
@@ -17,6 +17,14 @@ from conceptbench.planning.pipeline import (
 GIGA: Final = 1e9
 EMBEDDING: Final = 128
 """Features of an embedding of the small backbones, which named kinds are about."""
+LARGEST_ASSIGNMENT: Final = 8192
+"""Latents up to which `measure_stability` assigns one to one; above it takes mutual nearest neighbours."""
+NEAREST_ROWS: Final = 2048
+"""Rows of the table of cosines that it holds at once there."""
+TABLE_BYTES: Final = 20
+"""Bytes of a cell of the whole table: cosines, and two copies in double precision for the solver."""
+CODE_COPIES: Final = 4
+"""Times its own size that a code takes while it is read: itself, its check, the images chosen, sums over them."""
 EDITED_MODELS: Final = 2
 """An edit is made on the model as it was and as it is."""
 
@@ -94,6 +102,16 @@ def _latents(study: Study, backbones: tuple[str, ...]) -> float:
     )
 
 
+def _code_arrays(study: Study, backbones: tuple[str, ...], on: tuple[str, ...]) -> float:
+    """Bytes of reading the largest code of some backbones on some data sets."""
+    return CODE_COPIES * max(
+        max(study.token_bytes(one) for one in study.dictionaries(name))
+        * study.towers[name].image.tokens
+        * max(study.images[dataset].measured for dataset in on)
+        for name in backbones
+    )
+
+
 def _truth(study: Study) -> Iterator[Job]:
     on = study.config.measures.truth_on
     if on is None:
@@ -105,7 +123,8 @@ def _truth(study: Study) -> Iterator[Job]:
     yield Job("measure_backbones", needs=needs, amounts=amounts, gpu=True)
     needs = tuple(f"encode_codes/{name}.{on}" for name in hooks)
     work = _latents(study, hooks) * images.measured
-    yield Job("measure_truth", needs=needs, amounts={"latent_image": work}, leaves=_rows(_latents(study, hooks)))
+    arrays, rows = _code_arrays(study, hooks, (on,)), _rows(_latents(study, hooks))
+    yield Job("measure_truth", needs=needs, amounts={"latent_image": work}, arrays=arrays, leaves=rows)
     yield _drawn("zero_shot", "measure_backbones")
     yield _drawn("factor_recovery", "measure_truth")
     yield _drawn("factor_values", "measure_truth")
@@ -122,8 +141,8 @@ def _dictionaries(study: Study) -> Iterator[Job]:
         needs = tuple(f"encode_codes/{study.adapted}.{name}" for name in measures.latents_on)
         rows = _rows(_latents(study, (study.adapted,)) * len(measures.latents_on))
         firings = study.blocks(study.adapted) * each * tokens
-        largest = max(one.firings(study.penalised_l0) for one in learnt) * FIRING_BYTES + INDEX_BYTES
-        yield Job("measure_latents", needs=needs, amounts={"firing": firings}, arrays=largest * tokens, leaves=rows)
+        arrays = _code_arrays(study, (study.adapted,), measures.latents_on)
+        yield Job("measure_latents", needs=needs, amounts={"firing": firings}, arrays=arrays, leaves=rows)
         yield _drawn("latent_statistics", "measure_latents")
         yield _drawn("exemplars", "measure_latents")
     yield _drawn("densities", "measure_dictionaries")
@@ -139,8 +158,9 @@ def _dictionaries(study: Study) -> Iterator[Job]:
     if judged:
         needs = tuple(f"encode_codes/{name}.{on}" for name in judged)
         work = _latents(study, judged) * study.images[on].measured
-        rows = _rows(_latents(study, judged))
-        yield Job("measure_monosemanticity", needs=needs, amounts={"latent_image": work}, gpu=True, leaves=rows)
+        arrays, rows = _code_arrays(study, judged, (on,)), _rows(_latents(study, judged))
+        amounts: dict[Unit, float] = {"latent_image": work}
+        yield Job("measure_monosemanticity", needs=needs, amounts=amounts, gpu=True, arrays=arrays, leaves=rows)
         yield _drawn("monosemanticity", "measure_monosemanticity")
         ranked.append("measure_monosemanticity")
     yield Job("measure_leaderboard", needs=tuple(ranked))
@@ -148,16 +168,32 @@ def _dictionaries(study: Study) -> Iterator[Job]:
 
 
 def _stability(study: Study, on: str, pairs: float) -> Job:
-    """Latents of two dictionaries are assigned to each other: the cube of the width, and a matrix of its square."""
+    """Latents of two dictionaries are assigned to each other, or find their nearest where they are too many.
+
+    An assignment takes the cube of the width and a table of its square. Nearest neighbours take products of all atoms
+    with all atoms, once for the decoders and once for the encoders of each pair, and for two draws of chance.
+    """
     hooks, halves = tuple(study.config.hooks), study.config.dictionaries.halves
-    cubes, widest = 0.0, 0.0
+    amounts: dict[Unit, float] = {"assignment": 0.0, "encoding_gflop": 0.0}
+    arrays = 0.0
     for name in hooks:
+        width = study.towers[name].image.width
         for one in study.dictionaries(name):
             count = (pairs if one.seeds > 1 else 0) + (one.name in halves)
-            cubes += study.blocks(name) * count * one.latents**3 / GIGA
-            widest = max(widest, one.latents if count else 0)
+            if not count:
+                continue
+            draws = (one.seeds > 1) + (one.name in halves)
+            atoms = FLOAT * one.latents * width * 2 * (one.seeds + 3)
+            if one.latents <= LARGEST_ASSIGNMENT:
+                amounts["assignment"] += study.blocks(name) * count * one.latents**3 / GIGA
+                table = TABLE_BYTES * one.latents**2
+            else:
+                products = study.blocks(name) * 2 * (count + draws)
+                amounts["encoding_gflop"] += products * 2 * width * one.latents**2 / GIGA
+                table = 2 * FLOAT * NEAREST_ROWS * one.latents
+            arrays = max(arrays, atoms + table)
     needs = ("learn_dictionaries", *(f"encode_codes/{name}.{on}" for name in hooks))
-    return Job("measure_stability", needs=needs, amounts={"assignment": cubes}, arrays=2 * FLOAT * widest**2)
+    return Job("measure_stability", needs=needs, amounts=amounts, arrays=arrays + _code_arrays(study, hooks, (on,)))
 
 
 def _adaptations(study: Study) -> Iterator[Job]:
@@ -172,7 +208,9 @@ def _adaptations(study: Study) -> Iterator[Job]:
         firings = 2 * scored * tower.image.tokens * followed.firings(study.penalised_l0)
         needs = ("encode_adapted", *(f"encode_codes/{study.adapted}.{task}" for task in study.tasks))
         rows = _rows(followed.latents * len(study.tasks) * len(study.moving))
-        yield Job("measure_overlap", needs=needs, amounts={"firing": firings}, leaves=rows)
+        largest = max(study.images[task].splits["test"] for task in study.tasks) * tower.image.tokens
+        arrays = 2.0 * study.seeds * study.token_bytes(followed) * largest
+        yield Job("measure_overlap", needs=needs, amounts={"firing": firings}, arrays=arrays, leaves=rows)
         yield _drawn("overlap", "measure_overlap")
     if study.before and study.learning:
         plain = images if len(study.learning) > len(study.moving) else 0

@@ -10,6 +10,7 @@ from conceptbench.config.backbones import Named
 from conceptbench.config.named_backbones import NAMED
 from conceptbench.planning.images import PUBLISHED
 from conceptbench.planning.jobs import VALUE_BYTES
+from conceptbench.planning.measuring import LARGEST_ASSIGNMENT
 from conceptbench.planning.plan import make_plan
 from conceptbench.planning.rates import Rates
 from conceptbench.planning.schedule import Machine
@@ -97,9 +98,10 @@ with {", ".join(rates.runs)}.
 that can use one; what is not counted in operations (start-up, reading, statistics) stays at the CPU's measured rate.
 Downloads are not counted. A star marks stages of which some work has no measured rate.
 
-What such plans show: `measure_stability` matches latents of two seeds one to one, which costs the cube of the width; at
-the papers' widths it is among the longest stages, and a single seed leaves it out. A stage that says more memory than
-its rule asks for needs `--set-resources <rule>:mem_mb=<MiB>` on a cluster.
+What such plans show: up to {LARGEST_ASSIGNMENT:,} latents `measure_stability` assigns those of two seeds one to one,
+which costs the cube of the width; wider dictionaries, as in the papers, take mutual nearest neighbours, which costs its
+square. A measure reads the codes of one dictionary as a whole, so at full size those need the most memory. Every rule
+asks for the memory that the plan of its experiment says here, and for twice as much at a second attempt.
 """
 
 
