@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import Bounds
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights, interval
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds, Pooled, image_weights, interval
 
 HARMONIC = "harmonic_mean"
 REFERENCE = "zero-shot"

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import holm
-from conceptbench.measures.intervals import Bounds
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, interval
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds, Pooled, interval
 
 Statistics = Mapping[str, tuple[float, NDArray[np.float64]]]
 """Statistic -> (point value, bootstrap replicates [resample])."""

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import UNBOUNDED, Bounds
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, image_weights
 
 Coalition = frozenset[str]
 PERCEPTION, BLOCKS, TEXT, MAPPING = "perception", "blocks", "text", "mapping"

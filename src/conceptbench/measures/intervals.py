@@ -1,17 +1,10 @@
-"""Intervals of a point and its variance: t intervals over seeds, jackknives over groups of images, and sums of both."""
-
-from collections.abc import Sequence
-from typing import Final
+"""Intervals that need no resampling: t intervals over seeds, and jackknives over groups of images and over seeds."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.special import stdtrit
 
 from conceptbench.inference import Estimate
-
-LEVEL: Final = 0.95
-Bounds = tuple[float, float]
-UNBOUNDED: Final[Bounds] = (-np.inf, np.inf)
+from conceptbench.measures.resampling import UNBOUNDED, Bounds, joint_interval
 
 
 def seed_interval(values: Float64[np.ndarray, "seed"], bounds: Bounds = UNBOUNDED) -> Estimate:
@@ -26,7 +19,7 @@ def seed_interval(values: Float64[np.ndarray, "seed"], bounds: Bounds = UNBOUNDE
         point = float(found[0]) if n else np.nan
         return Estimate(point, np.nan, np.nan, n, "one seed only" if n else "undefined for every seed")
     note = "no variation between seeds" if np.ptp(found) == 0 else ""
-    return _around(float(found.mean()), float(found.var(ddof=1)) / n, n - 1, n, bounds, note)
+    return joint_interval(float(found.mean()), [(float(found.var(ddof=1)) / n, n - 1)], n, bounds, note)
 
 
 def pair_interval(values: Float64[np.ndarray, "seed seed"], bounds: Bounds = UNBOUNDED) -> Estimate:
@@ -47,7 +40,7 @@ def pair_interval(values: Float64[np.ndarray, "seed seed"], bounds: Bounds = UNB
         return Estimate(point, np.nan, np.nan, n, "one pair of seeds only")
     left_out = np.array([_without(values, off, seed) for seed in range(n)])
     variance = (n - 1) / n * float(np.square(left_out - left_out.mean()).sum())
-    return _around(point, variance, n - 1, n, bounds, "")
+    return joint_interval(point, [(variance, n - 1)], n, bounds)
 
 
 def image_groups(n_images: int, n_groups: int, rng: np.random.Generator) -> Int64[np.ndarray, "image"]:
@@ -83,28 +76,6 @@ def group_interval(
     return joint_interval(float(points.mean()), parts, n_images, bounds)
 
 
-def joint_interval(
-    point: float, parts: Sequence[tuple[float, float]], n: int, bounds: Bounds = UNBOUNDED, note: str = ""
-) -> Estimate:
-    """Point with a t interval whose variance is the sum of independent ones.
-
-    Degrees of freedom of the sum after Satterthwaite (1946): (sum v)^2 / sum (v^2 / d).
-
-    Args:
-        parts: each variance of the point with its degrees of freedom. bounds: where the interval is cut.
-    """
-    variance, freedom = joint_variance(parts)
-    return _around(point, variance, freedom, n, bounds, note)
-
-
-def joint_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Sum of independent variances, and its degrees of freedom (see `joint_interval`)."""
-    total = sum(variance for variance, _ in parts)
-    if total == 0:
-        return 0.0, max(freedom for _, freedom in parts)
-    return total, total**2 / sum(variance**2 / freedom for variance, freedom in parts)
-
-
 def difference_interval(first: Estimate, second: Estimate) -> Estimate:
     """First less second from their intervals alone (MOVER; Zou and Donner 2008), as if they were independent.
 
@@ -122,8 +93,3 @@ def difference_interval(first: Estimate, second: Estimate) -> Estimate:
 def _without(values: Float64[np.ndarray, "seed seed"], off: np.ndarray, seed: int) -> float:
     kept = np.delete(np.delete(values, seed, axis=0), seed, axis=1)
     return float(kept[np.delete(np.delete(off, seed, axis=0), seed, axis=1)].mean())
-
-
-def _around(point: float, variance: float, freedom: float, n: int, bounds: Bounds, note: str) -> Estimate:
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
-    return Estimate(point, max(point - half, bounds[0]), min(point + half, bounds[1]), n, note)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import Bounds, difference_interval, seed_interval
+from conceptbench.measures.intervals import difference_interval, seed_interval
 from conceptbench.measures.nulls import NULL_METHODS
-from conceptbench.measures.resampling import ALL_SEEDS
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds
 
 IDS: Final = ("backbone", "block", "dictionary")
 PRIMARY: Final = "recovered_above_null"

@@ -34,10 +34,9 @@ from conceptbench.measures.edits import (
     on_steps,
     removal_curve,
 )
-from conceptbench.measures.intervals import UNBOUNDED, Bounds
 from conceptbench.measures.matched import Active, matched_ranks
 from conceptbench.measures.readout import Activations, Readout
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, image_weights
 from conceptbench.measures.selection import Dense, Selected, class_ranks, dataset_ranks
 
 Ranks = dict[str, Int64[np.ndarray, "image latent"]]

@@ -25,9 +25,16 @@ from scipy.stats import rankdata
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import UNBOUNDED, Bounds
 from conceptbench.measures.latents import PAPER_TAU
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, halves_weights, image_weights, interval
+from conceptbench.measures.resampling import (
+    ALL_SEEDS,
+    UNBOUNDED,
+    Bounds,
+    Pooled,
+    halves_weights,
+    image_weights,
+    interval,
+)
 from conceptbench.measures.sparse import SparseCodes, image_scores
 
 Values = NDArray[np.float64]

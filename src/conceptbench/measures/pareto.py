@@ -8,9 +8,9 @@ import pandas as pd
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import Bounds, seed_interval
+from conceptbench.measures.intervals import seed_interval
 from conceptbench.measures.nulls import NULL_METHODS
-from conceptbench.measures.resampling import ALL_SEEDS
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds
 
 STATISTICS: Final[Mapping[str, Bounds]] = {
     "fvu": (0.0, np.inf),

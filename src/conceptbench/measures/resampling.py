@@ -8,17 +8,21 @@ between seeds over their number is added, and a t interval is laid around the me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 from conceptbench.inference import Estimate, group, resample_weights
-from conceptbench.measures.intervals import UNBOUNDED, Bounds, joint_interval, joint_variance
 
 Weights = NDArray[np.float64]
+Bounds = tuple[float, float]
+"""Range of a statistic: where its interval is cut."""
+UNBOUNDED: Final[Bounds] = (-np.inf, np.inf)
+LEVEL: Final = 0.95
 ALL_SEEDS = "all"
 """The value of the seed column in a row that pools the seeds."""
 COSTLY_DIVISOR: Final = 5
@@ -42,7 +46,7 @@ def seed_weights(n_seeds: int, n_resamples: int, rng: np.random.Generator) -> We
     return image_weights(n_seeds, n_resamples, rng) / n_seeds
 
 
-def interval(point: float, replicates: NDArray[np.floating[Any]], n: int, level: float = 0.95) -> Estimate:
+def interval(point: float, replicates: NDArray[np.floating[Any]], n: int, level: float = LEVEL) -> Estimate:
     """Percentile interval from bootstrap replicates [resample]; the note says why there is none."""
     finite = replicates[np.isfinite(replicates)]
     lost = len(replicates) - len(finite)
@@ -59,6 +63,29 @@ def two_sided_p(replicates: NDArray[np.floating[Any]]) -> float:
     finite = replicates[np.isfinite(replicates)]
     tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
     return float(min(1.0, 2 * (tail + 1) / (finite.size + 1)))
+
+
+def joint_interval(
+    point: float, parts: Sequence[tuple[float, float]], n: int, bounds: Bounds = UNBOUNDED, note: str = ""
+) -> Estimate:
+    """Point with a t interval whose variance is the sum of independent ones.
+
+    Degrees of freedom of the sum after Satterthwaite (1946): (sum v)^2 / sum (v^2 / d).
+
+    Args:
+        parts: each variance of the point with its degrees of freedom. bounds: where the interval is cut.
+    """
+    variance, freedom = joint_variance(parts)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
+    return Estimate(point, max(point - half, bounds[0]), min(point + half, bounds[1]), n, note)
+
+
+def joint_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances, and its degrees of freedom (see `joint_interval`)."""
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0, max(freedom for _, freedom in parts)
+    return total, total**2 / sum(variance**2 / freedom for variance, freedom in parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import Bounds
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds, Pooled, image_weights
 
 MARGIN: Final = 0.05
 """A followed dictionary is flagged when its FVU exceeds that of one learnt on the adapted model by more than this."""

@@ -16,8 +16,7 @@ from conceptbench.data import Dataset
 from conceptbench.dictionaries import Dictionary
 from conceptbench.inference import Estimate
 from conceptbench.measures.association import Effects, correlation, exact_effects, first_order, remapping
-from conceptbench.measures.intervals import joint_interval
-from conceptbench.measures.resampling import ALL_SEEDS, costly_resamples
+from conceptbench.measures.resampling import ALL_SEEDS, costly_resamples, joint_interval
 from conceptbench.measures.stages.models import (
     SPLIT_B,
     ZERO_SHOT,

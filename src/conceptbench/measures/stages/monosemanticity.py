@@ -13,7 +13,7 @@ from conceptbench.activations import ActivationStore
 from conceptbench.backbones import Backbone, inference
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import UNBOUNDED, group_interval
+from conceptbench.measures.intervals import group_interval
 from conceptbench.measures.monosemanticity import (
     PERMUTED,
     STATISTICS,
@@ -22,7 +22,7 @@ from conceptbench.measures.monosemanticity import (
     make_panel,
     measure_latents_alike,
 )
-from conceptbench.measures.resampling import ALL_SEEDS
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED
 from conceptbench.measures.sparse import image_scores
 from conceptbench.measures.stages.encoded import Encoded, label_columns, prefix_tokens, read_encoded
 from conceptbench.seeds import rng

@@ -10,8 +10,8 @@ import pandas as pd
 
 from conceptbench.dictionaries import Codes, load_dictionary
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import Bounds, pair_interval
-from conceptbench.measures.resampling import ALL_SEEDS
+from conceptbench.measures.intervals import pair_interval
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds
 from conceptbench.measures.stability import LiveLatents, above, chance, compare, live_latents
 from conceptbench.seeds import rng
 
