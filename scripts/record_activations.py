@@ -19,4 +19,5 @@ with job(snakemake) as spec:
         work=Path(snakemake.params.work),
         rows=rows_of(dataset, spec),
         precision=spec.get("precision", "float32"),
+        workers=snakemake.threads,
     )

@@ -23,7 +23,7 @@ with job(snakemake) as spec:
         place = out / f"seed{seed}"
         work = Path(snakemake.params.work) / f"seed{seed}"
         options = {"rows": dataset.rows("test"), "context": context, "precision": spec.get("precision", "float32")}
-        record(backbone, dataset, [spec["block"]], place, work=work, **options)
+        record(backbone, dataset, [spec["block"]], place, work=work, workers=snakemake.threads, **options)
         files[f"seed{seed}"] = place / "manifest.json"
     write_manifest(
         snakemake.output.manifest, outputs=files, inputs={"adapters": Path(snakemake.input.adapters)}, spec=spec

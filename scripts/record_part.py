@@ -19,4 +19,5 @@ with job(snakemake) as spec:
         Path(snakemake.output.part).parent,
         rows=rows_of(dataset, spec),
         precision=spec.get("precision", "float32"),
+        workers=snakemake.threads,
     )

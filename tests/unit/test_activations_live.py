@@ -1,11 +1,13 @@
 """Tokens without a store: the values and the order of a store, in bounded memory."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from activations_standins import StandInBackbone, StandInDataset, record_small
+from activations_standins import StandInBackbone, StandInDataset, expected, record_small
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +42,29 @@ def test_it_is_the_store_of_the_same_specification(store: ActivationStore, live:
     assert live.spec_digest == store.spec_digest
     assert live.shape == store.shape
     np.testing.assert_array_equal(live.read(4, [7, 30, 7]), store.read(4, [7, 30, 7]))
+
+
+def test_images_are_prepared_while_the_model_runs() -> None:
+    """The model's second pass begins after the third batch was asked for, not before."""
+    asked: list[int] = []
+
+    class Watched(StandInDataset):
+        def images(self, rows: Sequence[int]) -> np.ndarray:
+            asked.append(int(rows[0]))
+            return super().images(rows)
+
+    class Slow(StandInBackbone):
+        def tokens(self, pixels: torch.Tensor, blocks: Sequence[int]) -> dict[int, torch.Tensor]:
+            deadline = time.monotonic() + 5
+            while len(asked) < min(self.passes + 2, 3) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            seen.append(len(asked))
+            return super().tokens(pixels, blocks)
+
+    seen: list[int] = []
+    found = LiveTokens(Slow(), Watched(), [4], batch_images=5, workers=2).read(4, range(15))
+    np.testing.assert_array_equal(found, expected(range(15), 4))
+    assert asked == [0, 5, 10] and seen[0] >= 2 and seen[1] == 3
 
 
 @given(

@@ -18,7 +18,7 @@ from activations_standins import (
 )
 
 from conceptbench.activations import ActivationStore, RecordingContext, record, verify
-from conceptbench.activations.layout import balanced_shard, to_runs
+from conceptbench.activations.layout import STORE, balanced_shard, to_runs
 from conceptbench.activations.shards import ShardWriter
 from conceptbench.errors import ConceptBenchError
 
@@ -92,6 +92,40 @@ def test_images_are_prepared_while_the_model_runs(tmp_path: Path, options: dict)
     assert seconds["forward"] >= 0.9
     assert seconds["waiting_for_images"] < 0.6
     assert manifest["forward_share"] == pytest.approx(seconds["forward"] / seconds["total"], abs=1e-3)
+
+
+class Photographs(StandInDataset):
+    """Files; the first ones wait until as many are being decoded as there are threads for it."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self.manifest["path"] = "photograph.jpg"
+        self.workers, self.together = workers, 0
+        self.decoding: set[int] = set()
+
+    def pil(self, row: int) -> np.ndarray:
+        self.decoding.add(row)
+        deadline = time.monotonic() + 5
+        while row < self.workers and self.together < self.workers and time.monotonic() < deadline:
+            self.together = max(self.together, len(self.decoding))
+            time.sleep(0.001)
+        self.decoding.discard(row)
+        image = np.zeros((4, 4, 3), np.uint8)
+        image[0, 0, 0] = row
+        return image
+
+
+def test_photographs_are_decoded_side_by_side_into_the_same_bytes(tmp_path: Path, options: dict) -> None:
+    stores = []
+    for workers in (1, 4):
+        photographs = Photographs(workers)
+        record(StandInBackbone(), photographs, [1, 4], tmp_path / f"out{workers}", workers=workers, **options)
+        assert photographs.together == workers
+        stores.append(tmp_path / f"out{workers}" / STORE)
+    files = [sorted(path.relative_to(store) for path in store.rglob("c/*/0/0")) for store in stores]
+    assert files[0] == files[1] and len(files[0]) == 6
+    assert all((stores[0] / path).read_bytes() == (stores[1] / path).read_bytes() for path in files[0])
+    np.testing.assert_array_equal(ActivationStore.open(tmp_path / "out4").read(4, range(40)), expected(range(40), 4))
 
 
 def test_both_figures_are_printed(tmp_path: Path, options: dict, capsys: pytest.CaptureFixture[str]) -> None:

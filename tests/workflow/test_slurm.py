@@ -51,6 +51,10 @@ class ClusterRun:
     cancelled: int
 
 
+LOCAL_THREADS = ["record_activations=2", "record_adapted=2", "learn_dictionaries=2", "adapt=1"]
+"""On this machine without a real GPU the products are made by these threads, and their number orders the sums."""
+
+
 def gpu_rules() -> set[str]:
     """Rules that ask for a GPU, read from the rules themselves."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
@@ -65,7 +69,7 @@ def profile(name: str) -> dict[str, dict[str, dict[str, object]]]:
 def command(name: str, *arguments: str) -> list[str]:
     """The command of the documentation, with at most four jobs at once, since they share one machine."""
     settings = ["--workflow-profile", f"profiles/{name}", "--configfile", SMOKE, "--jobs", "4", "--nocolor"]
-    return [sys.executable, "-m", "snakemake", *settings, *QUICK, *arguments]
+    return [sys.executable, "-m", "snakemake", *settings, "--set-threads", *LOCAL_THREADS, *QUICK, *arguments]
 
 
 def cancel_first(running: Cluster, rule: str, process: subprocess.Popen[bytes]) -> int:
@@ -134,6 +138,11 @@ def test_gres_profile_names_every_rule_with_a_gpu() -> None:
     named = profile("slurm-gres")["set-resources"]
     assert set(named) == gpu_rules()
     assert all(resources["gpu"] == 0 and resources["gres"] == "gpu:1" for resources in named.values())
+
+
+def test_rules_use_the_processors_they_ask_for_with_a_gpu() -> None:
+    asked = {rule: options["cpus_per_gpu"] for rule, options in profile("slurm")["set-resources"].items()}
+    assert asked and profile("slurm")["set-threads"] == asked
 
 
 def test_profiles_differ_only_in_how_they_ask_for_gpus() -> None:

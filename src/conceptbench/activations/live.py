@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from conceptbench.activations.pipeline import load_pixels, one_pass, stored_values
+from conceptbench.activations.pipeline import Loader, one_pass, stored_values
 from conceptbench.activations.record import SHARD_IMAGES
 from conceptbench.activations.request import ImageSource, Precision, RowIds, TokenModel, make_spec
 from conceptbench.activations.shards import Values, to_float32
@@ -37,13 +37,15 @@ class LiveTokens:
         *,
         batch_images: int = BATCH_IMAGES,
         precision: Precision = "float32",
+        workers: int | None = None,
     ) -> None:
-        """Describe what is computed on demand.
+        """Describe what is computed on demand; `workers` threads prepare photographs, as many as torch has by default.
 
         Raises:
             ConceptBenchError: for a block out of range.
         """
         self._backbone, self._dataset, self._batch = backbone, dataset, batch_images
+        self._workers = workers or torch.get_num_threads()
         self.spec = make_spec(backbone, dataset, blocks, None, batch_images, "float16", None, SHARD_IMAGES, precision)
 
     @property
@@ -99,9 +101,11 @@ class LiveTokens:
     def _compute(self, block: int, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Values:
         """Tokens [image, token, feature] of some rows as a store would hold them."""
         out = np.empty((len(rows), *self.shape[1:]), self.spec.numpy_dtype)
-        for start in range(0, len(rows), self._batch):
-            part = rows[start : start + self._batch]
-            with torch.no_grad():
-                found = one_pass(self._backbone, load_pixels(self._backbone, self._dataset, part), self.spec, [block])
-            out[start : start + len(part)] = stored_values(self.spec, block, found[block], part)
+        parts = [rows[start : start + self._batch] for start in range(0, len(rows), self._batch)]
+        done = 0
+        with Loader(self._backbone, self._dataset, self._workers) as loader, torch.no_grad():
+            for part, coming in zip(parts, loader.batches(parts), strict=True):
+                found = one_pass(self._backbone, coming.result(), self.spec, [block])
+                out[done : done + len(part)] = stored_values(self.spec, block, found[block], part)
+                done += len(part)
         return out

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from conceptbench.activations.write import WorkFolder
 from conceptbench.errors import ConceptBenchError
 
 _READ_AHEAD: Final = 1
-"""Prepared batches that may wait for the model, beyond those being prepared."""
+"""Prepared batches that may wait for the model, beyond the one being prepared."""
 _WRITE_BEHIND: Final = 2
 """Batches of tokens, in the model's own dtype, that may wait for the writer."""
 
@@ -85,9 +85,11 @@ def run(
     writes: deque[Future[None]] = deque()
     installed = context.install() if context else nullcontext()
     bar = tqdm(total=folder.images, initial=folder.images - todo, unit=" images", disable=not progress, desc="record")
-    with bar, ThreadPoolExecutor(workers) as loaders, ThreadPoolExecutor(1) as writer, installed, torch.no_grad():
+    with bar, Loader(backbone, dataset, workers) as loader, ThreadPoolExecutor(1) as writer, installed, torch.no_grad():
         try:
-            for batch, pixels in _prefetch(loaders, plan, backbone, dataset, ids, clock, workers):
+            for batch, coming in zip(plan, loader.batches(ids[one.start : one.stop] for one in plan), strict=True):
+                with clock.measure("waiting_for_images"):
+                    pixels = coming.result()
                 with clock.measure("forward"):
                     tokens = one_pass(backbone, pixels, spec, spec.blocks)
                 with clock.measure("waiting_for_writer"):
@@ -99,40 +101,50 @@ def run(
                 for write in writes:
                     write.result()
         finally:
-            loaders.shutdown(cancel_futures=True)
+            loader.cancel()
             writer.shutdown(cancel_futures=True)
             folder.discard_open()
 
 
-def _prefetch(
-    loaders: ThreadPoolExecutor,
-    plan: Sequence[Batch],
-    backbone: TokenModel,
-    dataset: ImageSource,
-    ids: RowIds,
-    clock: Clock,
-    workers: int,
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield batches in order while the next ones are being prepared."""
-    waiting: deque[tuple[Batch, Future[Tensor]]] = deque()
-    upcoming = iter(plan)
-    while True:
-        while len(waiting) < _READ_AHEAD + workers and (batch := next(upcoming, None)) is not None:
-            waiting.append((batch, loaders.submit(load_pixels, backbone, dataset, ids[batch.start : batch.stop])))
-        if not waiting:
-            return
-        batch, future = waiting.popleft()
-        with clock.measure("waiting_for_images"):
-            pixels = future.result()
-        yield batch, pixels
+class Loader:
+    """Pixels of batch after batch, prepared in the background while the caller uses those before."""
 
+    def __init__(self, backbone: TokenModel, dataset: ImageSource, workers: int) -> None:
+        """Prepare to load; `workers` threads decode and resize photographs, image by image."""
+        self._backbone, self._dataset = backbone, dataset
+        self._ahead, self._decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(workers)
 
-def load_pixels(backbone: TokenModel, dataset: ImageSource, rows: RowIds) -> Tensor:
-    """Rendered images come as one array; files have sizes of their own and come one by one."""
-    paths = dataset.manifest["path"].iloc[rows]
-    if (paths == "").all():
-        return backbone.preprocess(dataset.images(rows))
-    return backbone.preprocess([dataset.pil(int(row)) for row in rows])
+    def __enter__(self) -> "Loader":
+        """Begin."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Wait for what is being prepared."""
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Prepare nothing more."""
+        self._ahead.shutdown(cancel_futures=True)
+        self._decoders.shutdown(cancel_futures=True)
+
+    def batches(self, rows: Iterable[RowIds]) -> Iterator[Future[Tensor]]:
+        """Yield the pixels to come of each batch of dataset rows, in order; few batches are in memory at a time."""
+        waiting: deque[Future[Tensor]] = deque()
+        for batch in rows:
+            waiting.append(self._ahead.submit(self.load, batch))
+            if len(waiting) > _READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def load(self, rows: RowIds) -> Tensor:
+        """Rendered images come as one array; files have sizes of their own and come one by one, side by side."""
+        paths = self._dataset.manifest["path"].iloc[rows]
+        if (paths == "").all():
+            return self._backbone.preprocess(self._dataset.images(rows))
+        return torch.cat(list(self._decoders.map(self._one, rows)))
+
+    def _one(self, row: int) -> Tensor:
+        return self._backbone.preprocess([self._dataset.pil(int(row))])
 
 
 def one_pass(backbone: TokenModel, pixels: Tensor, spec: StoreSpec, blocks: Sequence[int]) -> dict[int, Tensor]:

@@ -53,7 +53,7 @@ def record(
         precision: number format of the products of the forward pass on a GPU; a CPU always computes in float32.
         progress: show a bar with images/s and the closing figures on standard error.
         shard_images: upper bound of the images in one shard.
-        workers: threads that load and preprocess images.
+        workers: threads that decode and resize photographs; they change no byte.
 
     Returns:
         The manifest, with `seconds` by activity and `forward_share`.
