@@ -8,6 +8,8 @@ from conceptbench.config.sections import Count, Counts, Name, Section, Share
 
 Methods = tuple[Name, ...] | None
 MinImages = Annotated[int, Field(ge=2)]
+SplitImages = MinImages | Annotated[tuple[MinImages, ...], Field(min_length=2, max_length=2)]
+"""At most so many images of each split, or of split A and of split B."""
 
 
 class Masking(Section):
@@ -15,8 +17,9 @@ class Masking(Section):
 
     k: Counts = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
     """Values of k below the dictionary's width; 0 and the width itself are always added."""
-    images: MinImages = 120
-    """Images of each split, at most, evenly over the trained classes."""
+    images: SplitImages = 120
+    """Images of each split, at most, evenly over the trained classes; or two numbers, for split A (latents are ranked
+    on it) and split B (scored)."""
     edits: Annotated[tuple[Literal["keep-error", "replace"], ...], Field(min_length=1)] = ("keep-error", "replace")
     """Whether an edit keeps the dictionary's error, or replaces tokens by their reconstruction as the paper does."""
     dense: Annotated[tuple[Literal["kept", "filtered"], ...], Field(min_length=1)] = ("kept", "filtered")
@@ -32,8 +35,9 @@ class Concepts(Section):
     """A latent belongs to a class when it fires on at least this share of the class's images under zero-shot."""
     q_sweep: tuple[Share, ...] = (0.05, 0.25)
     """Other values of q for which the shares are computed."""
-    images: MinImages = 240
-    """Images of each split, at most, evenly over the trained classes."""
+    images: SplitImages = 240
+    """Images of each split, at most, evenly over the trained classes; or two numbers, for split A (a class's latents
+    are told on it) and split B (scored)."""
     methods: Methods = None
     """Adaptations that are measured; null takes all that change the image tower."""
     exact: Count = 20
@@ -42,6 +46,14 @@ class Concepts(Section):
     """Random halvings of the images behind each split-half value."""
     relearn: tuple[Name, ...] = ()
     """Adaptations on whose model the followed dictionary is learnt again: a control, and a measure of validity."""
+
+
+def split_images(images: SplitImages) -> tuple[int, int]:
+    """Return how many images of split A and of split B are taken, at most."""
+    if isinstance(images, int):
+        return images, images
+    on_a, on_b = images
+    return on_a, on_b
 
 
 class Plants(Section):

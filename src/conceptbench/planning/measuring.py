@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from conceptbench.config.remapping import split_images
 from conceptbench.config.synthetic import swept_methods
 from conceptbench.planning.jobs import VALUE_BYTES, Folder, Job, Learnt, Study, Unit
 from conceptbench.planning.pipeline import (
@@ -230,7 +231,7 @@ def _remapping(study: Study) -> Iterator[Job]:
         chosen = measures.masking
         models = study.moving if chosen.methods is None else chosen.methods
         views = (1 + len(models)) * len(chosen.edits) * len(chosen.dense) * EDITED_MODELS
-        edited = study.seeds * len(study.tasks) * chosen.images * (len(chosen.k) + 2) * views
+        edited = study.seeds * len(study.tasks) * split_images(chosen.images)[1] * (len(chosen.k) + 2) * views
         amounts: dict[Unit, float] = {"job": 1, "edit_gflop": edited * behind}
         yield Job("measure_masking", needs=needs, amounts=amounts, gpu=True)
         yield _drawn("masking", "measure_masking")
@@ -253,15 +254,17 @@ def _concepts(study: Study, changed: tuple[str, ...], needs: tuple[str, ...], be
     tower = study.towers[study.adapted]
     relearnt = [name for name in changed if name in chosen.relearn]
     models = study.seeds * len(study.tasks) * (1 + len(changed))
-    forward: dict[Unit, float] = {"job": 1, "forward_gflop": models * 2 * chosen.images * tower.image_gflop()}
+    on_a, on_b = split_images(chosen.images)
+    forward: dict[Unit, float] = {"job": 1, "forward_gflop": models * (on_a + on_b) * tower.image_gflop()}
     for task in study.tasks:
         for method in relearnt:
             yield _relearning(study, task, method)
     after = (*needs, *(["learn_adapted"] if relearnt else []))
     yield Job("measure_concepts", needs=after, amounts=forward, gpu=True)
     classes = sum(study.images[task].trained_classes(setting) for task in study.tasks)
-    edits = study.seeds * classes * chosen.exact * (1 + len(changed)) * chosen.images
-    amounts: dict[Unit, float] = {**forward, "edit_gflop": edits * behind}
+    edits = study.seeds * classes * chosen.exact * (1 + len(changed)) * on_b
+    scored = models * on_b * tower.image_gflop()
+    amounts: dict[Unit, float] = {"job": 1, "forward_gflop": scored, "edit_gflop": edits * behind}
     yield Job("measure_association", needs=needs, amounts=amounts, gpu=True)
     if relearnt:
         yield Job("measure_validity", needs=after, amounts=forward, gpu=True)
