@@ -1,6 +1,6 @@
 """Tokens, and one pass over those of a block that learns dictionaries: shared by the rules that learn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from conceptbench.activations import ActivationStore, LiveTokens
 from conceptbench.data import Dataset
 from conceptbench.dictionaries import CheckpointPolicy, Dictionary, DictionarySpec, learn_many
-from conceptbench.tables import read_json
+from conceptbench.tables import digest, read_json, sha256_file
 
 BATCH, BUFFER, HELD_OUT_IMAGES = 8192, 2**20, 512
 
@@ -37,10 +37,9 @@ def learn_from(
     methods: Sequence[DictionarySpec],
     seeds: Sequence[int] | Mapping[str, Sequence[int]],
     images: tuple[np.ndarray, np.ndarray],
-    *,
     spec: Mapping[str, Any],
     device: str,
-    checkpoint: CheckpointPolicy | None = None,
+    checkpoint: CheckpointPolicy,
 ) -> dict[tuple[str, int], Dictionary]:
     """Dictionaries by (method, seed) from the tokens of a store, or of a backbone that computes them on demand.
 
@@ -67,3 +66,13 @@ def learn_from(
         provenance={"store": source.spec_digest, "block": block, "backbone": spec["backbone"]},
         checkpoint=checkpoint,
     )
+
+
+def digest_of_files(paths: Iterable[str]) -> str:
+    """The digest of the files that a job depends on: parameters, code, and the manifests of its data."""
+    return digest([sha256_file(Path(path)) for path in paths])
+
+
+def place(folder: Path, kind: str = "seed") -> Callable[[str, int], Path]:
+    """From the name and the seed of a dictionary to where it is saved below a folder."""
+    return lambda name, seed: folder / name / f"{kind}{seed}"

@@ -3,16 +3,17 @@
 The tokens come from a store, or from the backbone itself where the configuration says `live`.
 """
 
-import hashlib
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from _job import data_root, device, job
-from _learning import HELD_OUT_IMAGES, learn_from, open_tokens
+from _learning import HELD_OUT_IMAGES, digest_of_files, learn_from, open_tokens, place
 
 from conceptbench.data import open_dataset
-from conceptbench.dictionaries import CheckpointPolicy, specify
+from conceptbench.dictionaries import specify
+from conceptbench.dictionaries.ledger import Ledger
 from conceptbench.provenance import write_manifest
 from conceptbench.seeds import rng
 
@@ -28,17 +29,13 @@ with job(snakemake) as spec:
         ("seed", methods, spec["seeds_of"], rows),
         *(("half", halved, [at], part) for at, part in enumerate(halves)),
     ]
-    # a killed job goes on from its checkpoints; other parameters look for theirs elsewhere
-    out, stamp = Path(snakemake.output.manifest).parent, Path(snakemake.input.stamp).read_bytes()
-    checkpoints, files = out / "checkpoints" / hashlib.sha256(stamp).hexdigest()[:16], {}
+    out, files = Path(snakemake.output.manifest).parent, {}
+    ledger = Ledger(out / "checkpoints", digest_of_files(snakemake.input))
     for block, (kind, chosen, seeds, images) in product(spec["blocks"], runs):
-        policy = CheckpointPolicy(checkpoints / f"block{block}-{kind}")
-        learnt = learn_from(
-            tokens, block, chosen, seeds, (images, held_out), spec=spec, device=device(snakemake), checkpoint=policy
-        )
-        for (name, seed), dictionary in learnt.items():
-            folder = out / f"block{block}" / name / f"{kind}{seed}"
-            dictionary.save(folder)
+        learn = partial(learn_from, tokens, block, chosen, seeds, (images, held_out), spec, device(snakemake))
+        saved = ledger.part(f"block{block}-{kind}", learn, place(out / f"block{block}", kind))
+        for (name, seed), folder in saved.items():
             files[f"{block}.{name}.{seed}" if kind == "seed" else f"{block}.{name}.half{seed}"] = folder / "card.json"
     source = ("backbone", snakemake.input.backbone) if spec.get("live") else ("store", snakemake.input.activations)
     write_manifest(snakemake.output.manifest, outputs=files, inputs={source[0]: Path(source[1])}, spec=spec)
+    ledger.close()

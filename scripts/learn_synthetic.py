@@ -1,19 +1,25 @@
 """Learn every dictionary (method, seed) on every draw of a synthetic world, one pass over the tokens of a draw."""
 
+from functools import partial
 from pathlib import Path
 
 from _job import device, job
+from _learning import digest_of_files, place
 
-from conceptbench.dictionaries import learn_many, specify
+from conceptbench.dictionaries import CheckpointPolicy, Dictionary, learn_many, specify
+from conceptbench.dictionaries.ledger import Ledger
 from conceptbench.dictionaries.synthetic import World, world_spec
 from conceptbench.provenance import write_manifest
 
 with job(snakemake) as spec:
     world, methods = world_spec(spec["name"], spec["world"]), spec["methods"]
     out, files = Path(snakemake.output.manifest).parent, {}
-    for seed in spec["seeds"]:
+    ledger = Ledger(out / "checkpoints", digest_of_files(snakemake.input))
+
+    def learn(seed: int, policy: CheckpointPolicy) -> dict[tuple[str, int], Dictionary]:
+        """All dictionaries of one draw."""
         draw = World.draw(world, seed, spec["seed"])
-        learnt = learn_many(
+        return learn_many(
             [specify(name=name, **options) for name, options in methods.items()],
             draw.batches(spec["tokens"]),
             d=world.d,
@@ -23,9 +29,11 @@ with job(snakemake) as spec:
             experiment_seed=spec["seed"],
             device=device(snakemake),
             provenance={"world": world.digest, "name": world.name, "draw": seed},
+            checkpoint=policy,
         )
-        for (name, repetition), dictionary in learnt.items():
-            folder = out / f"draw{seed}" / name / f"seed{repetition}"
-            dictionary.save(folder)
-            files[f"{seed}.{name}.{repetition}"] = folder / "card.json"
+
+    for seed in spec["seeds"]:
+        saved = ledger.part(f"draw{seed}", partial(learn, seed), place(out / f"draw{seed}"))
+        files |= {f"{seed}.{name}.{repetition}": folder / "card.json" for (name, repetition), folder in saved.items()}
     write_manifest(snakemake.output.manifest, outputs=files, inputs={}, spec=spec, extra={"world_digest": world.digest})
+    ledger.close()

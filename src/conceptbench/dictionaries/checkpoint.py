@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +27,7 @@ _WORD: Final = 2**64 - 1
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Where checkpoints are kept, and how often they are written. They are removed when all is learnt."""
+    """Where checkpoints are kept, and how often they are written; who saves what was learnt removes them then."""
 
     folder: Path
     """One folder for one call of `learn_many`; files are named by dictionary and seed."""
@@ -42,10 +43,14 @@ class CheckpointPolicy:
         """Return the file of a dictionary."""
         return Path(self.folder) / f"{name}.seed{seed}.safetensors"
 
+    def clear(self) -> None:
+        """Remove the folder with all checkpoints: what was learnt is saved."""
+        rmtree(self.folder, ignore_errors=True)
+
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A learner that can be stopped and continued; a method of your own cannot, and starts again from the first token."""
+    """A learner that can be stopped and continued; a method of your own cannot, and starts from the first token."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that steps have changed, by name; the arrays may be views."""

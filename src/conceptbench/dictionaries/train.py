@@ -77,7 +77,8 @@ def learn_many(
 ) -> dict[tuple[str, int], Dictionary]:
     """Learn every specification with every seed on one pass over the tokens per epoch.
 
-    Saving the dictionaries is left to the caller; only checkpoints are written here, when they are asked for.
+    Saving the dictionaries is left to the caller; only checkpoints are written here, when they are asked for. They stay
+    when all is learnt, so that nothing is lost before the caller has saved and calls `CheckpointPolicy.clear`.
 
     Args:
         specs: what to learn; names are unique.
@@ -116,10 +117,7 @@ def learn_many(
     groups = lockstep(trainers, torch.device(device))
     _read(groups, _FirstAgain(head, first, batches), d, tokens_per_epoch, lengths, book, progress)
     waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
-    learnt = {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
-    if book:
-        book.close(trainers)
-    return learnt
+    return {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
 
 
 def _read(
@@ -222,11 +220,6 @@ class _Book:
                 progress = Progress(trainer.steps, trainer.tokens, trainer.seconds, epochs)
                 path = self._policy.path(trainer.spec.name, trainer.seed)
                 save_checkpoint(path, self._identities[id(trainer)], progress, trainer.learner, trainer.generator)
-
-    def close(self, trainers: Sequence[Trainer]) -> None:
-        """Remove the checkpoints: everything is learnt."""
-        for trainer in trainers:
-            self._policy.path(trainer.spec.name, trainer.seed).unlink(missing_ok=True)
 
 
 def _finish(
