@@ -53,12 +53,19 @@ ACCURACY = {
     ("true", "on"): (0.10, 0.20, 0.30, 0.75, 0.80),
     ("predicted", "on"): (0.10, 0.15, 0.25, 0.70, 0.80),
     ("matched", "on"): (0.10, 0.12, 0.20, 0.40, 0.80),
+    ("matched-predicted", "on"): (0.10, 0.12, 0.20, 0.45, 0.80),
+    ("matched-dataset", "off"): (0.80, 0.79, 0.77, 0.50, 0.10),
     ("random", "on"): (0.10, 0.10, 0.10, 0.15, 0.80),
     ("pca", "on"): (0.10, 0.11, 0.50, 0.81, np.nan),
     ("pca", "off"): (0.82, 0.50, 0.20, 0.10, np.nan),
 }
 UNEDITED = 0.82
-CONTRASTS = (("true", "matched"), ("true", "wrong"), ("true", "random"), ("predicted", "matched"))
+CONTRASTS = {
+    "true-matched": ("true", "matched"),
+    "true-wrong": ("true", "wrong"),
+    "true-random": ("true", "random"),
+    "predicted-matched": ("predicted", "matched-predicted"),
+}
 
 
 def masking(accuracy: Mapping[tuple[str, str], Iterable[float]] | None = None) -> dict[str, pd.DataFrame]:
@@ -73,10 +80,10 @@ def masking(accuracy: Mapping[tuple[str, str], Iterable[float]] | None = None) -
             for against, base in (("start", start), ("unedited", UNEDITED)):
                 changed = {k: value - base for k, value in values.items()}
                 changes += curve(changed, **names, dense=dense, against=against)
-            for one, other in CONTRASTS:
+            for name, (one, other) in CONTRASTS.items():
                 if one == selection and (other, direction) in of:
                     gap = {k: value - of[other, direction][k] for k, value in values.items()}
-                    contrasts += curve(gap, dense=dense, selection=f"{one}-{other}", direction=direction)
+                    contrasts += curve(gap, dense=dense, selection=name, direction=direction)
     curves += curve({0: 0.05}, selection="true", direction="off", outcome="kl")
     for model, by in (("zero-shot", "maple"), ("maple", "zero-shot")):
         same = dict.fromkeys(KS, 0.002)

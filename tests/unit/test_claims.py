@@ -194,13 +194,15 @@ def test_c8_bounds_the_largest_change_and_counts_the_hits() -> None:
     found = list(inert_masks(made.masking(), FLORA))
     assert [v.verdict for v in found] == [HOLDS, HOLDS]
     assert "hits 2.0 active latents" in found[0].detail and found[0].control_value.estimate == pytest.approx(-10)
+    assert found[1].control_value.estimate == pytest.approx(-3)
     hurt = list(inert_masks(made.masking({("random", "off"): (0.8, 0.8, 0.78, 0.7, 0.1)}), FLORA))
     assert [v.verdict for v in hurt] == [FAILS, HOLDS]
 
 
 def test_c9_wants_a_gain_that_outlives_the_label() -> None:
     assert verdicts(recovery(made.masking(), FLORA)) == [HOLDS, HOLDS]
-    alike = made.masking({("matched", "on"): (0.10, 0.12, 0.20, 0.72, 0.80)})
+    assert list(recovery(made.masking(), FLORA))[1].control_value.estimate == pytest.approx(45)
+    alike = made.masking({("matched-predicted", "on"): (0.10, 0.12, 0.20, 0.72, 0.80)})
     assert verdicts(recovery(alike, FLORA)) == [HOLDS, FAILS]
     tables = made.masking()
     less = {name: table[table["k"] != 100] for name, table in tables.items()}

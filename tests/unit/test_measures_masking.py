@@ -7,6 +7,7 @@ from remapping_tools import CLASSES, LATENTS, world
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.masking import (
     BALANCE,
+    CONTROL_OF,
     OUTCOMES,
     Curves,
     balance,
@@ -101,6 +102,46 @@ def test_matched_sets_come_from_the_pool_and_are_near() -> None:
         mine = np.flatnonzero(pool & (ACTIVE.image == image))
         random[rng.choice(mine, taken[ACTIVE.image == image].sum(), replace=False)] = True
     assert apart(taken) < 0.8 * apart(random)
+
+
+def test_every_selection_has_a_control_of_its_own() -> None:
+    """At every k it holds as many active latents as its selection, and other ones; and is nobody else's control."""
+    found = ranks()
+    hits = balance(ACTIVE, found, np.arange(LATENTS), SELECTED.frequency)
+    assert set(CONTROL_OF) == {"true", "predicted", "wrong", "dataset"}
+    assert set(ranks("filtered")) == {*CONTROL_OF, "matched", "random"}
+    for selection, control in CONTROL_OF.items():
+        np.testing.assert_array_equal(hits[selection][0], hits[control][0])
+        assert (found[selection][ACTIVE.image, ACTIVE.latent] != found[control][ACTIVE.image, ACTIVE.latent]).any()
+        for different in set(CONTROL_OF) - {selection}:
+            assert (hits[different][0] != hits[control][0]).any(), (different, control)
+
+
+def test_controls_of_rankings_that_do_not_know_the_label_do_not_know_it_either() -> None:
+    predicted = READOUT.predict(ACTIVATIONS).argmax(axis=1)
+    one, other = (
+        image_ranks(SELECTED, "kept", targets, predicted, ACTIVE, np.random.default_rng(0))
+        for targets in (ACTIVATIONS.targets, (ACTIVATIONS.targets + 1) % len(CLASSES))
+    )
+    for name in ("predicted", "dataset"):
+        np.testing.assert_array_equal(one[CONTROL_OF[name]], other[CONTROL_OF[name]])
+    assert (one["matched"] != other["matched"]).any()
+
+
+def test_curves_share_the_state_in_which_nothing_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    plain = type(READOUT).log_probabilities
+
+    def counted(self, tokens, prompts):
+        """Count the runs of the upper half."""
+        runs.append(len(tokens))
+        return plain(self, tokens, prompts)
+
+    monkeypatch.setattr(type(READOUT), "log_probabilities", counted)
+    two = {name: rank for name, rank in ranks().items() if name in {"true", "matched"}}
+    runs.clear()
+    masking_curves(READOUT, ACTIVATIONS, DICTIONARY, CODES, two, KS, "replace")
+    assert len(runs) == 2 + 2 * 2 * (len(KS) - 1)
 
 
 @pytest.mark.parametrize("base", ["keep-error", "replace"])

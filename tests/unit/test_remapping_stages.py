@@ -70,7 +70,10 @@ def test_masking_gives_every_curve_its_controls() -> None:
     curves = tables["masking"]
     assert set(ESTIMATE_COLUMNS) <= set(curves.columns)
     own = curves[(curves["model"] == curves["selected_by"]) & (curves["dense"] == "kept")]
-    assert set(own["selection"]) == {"true", "predicted", "wrong", "dataset", "matched", "random", "pca"}
+    controls = {"matched", "matched-predicted", "matched-wrong", "matched-dataset"}
+    assert set(own["selection"]) == {"true", "predicted", "wrong", "dataset", "random", "pca"} | controls
+    crossed = curves[curves["model"] != curves["selected_by"]]
+    assert set(crossed["selection"]) == {"true", "dataset", "matched", "matched-dataset"}
     assert set(map(tuple, curves[["selected_by", "model"]].drop_duplicates().to_numpy())) == {
         (one, other) for one in ADAPTERS for other in ADAPTERS
     }
@@ -82,7 +85,12 @@ def test_masking_gives_every_curve_its_controls() -> None:
     assert whole.loc[("true", "off", 0), "estimate"].eq(0).all()
     hit = tables["masking_balance"].set_index(["model", "dense", "selection", "k", "outcome"])["estimate"]
     assert hit["moved", "kept", "true", 5, "active_latents"] == hit["moved", "kept", "matched", 5, "active_latents"]
-    assert set(tables["masking_contrasts"]["selection"]) >= {"true-matched", "true-predicted", "true-random"}
+    gaps = tables["masking_contrasts"]
+    assert set(gaps["selection"]) >= {f"{name}-matched" for name in ("true", "predicted", "wrong", "dataset")}
+    values = [t.set_index([*keys])["estimate"] for t in (own, gaps[gaps["dense"] == "kept"])]
+    at = ("moved", "moved", "replace", "kept"), ("on", 5, "log_likelihood")
+    gap = values[0][(*at[0], "predicted", *at[1])] - values[0][(*at[0], "matched-predicted", *at[1])]
+    assert values[1][(*at[0], "predicted-matched", *at[1])] == pytest.approx(gap)
 
 
 def test_masking_changes_are_differences_of_the_curves() -> None:

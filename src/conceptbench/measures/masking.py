@@ -3,18 +3,21 @@
 Latents are ranked on split A (`selection`), predictions are scored on split B. On: only the k first latents of an
 image's ranking stay; off: the k first are removed. Rankings: the aggregate of the image's own class (`true`, the
 paper's, which knows the answer), of the class that the unedited model predicts (`predicted`), of another class
-(`wrong`), of the whole data set (`dataset`), random latents among all (`random`), and random latents among those active
-on the image that match those of `true` in frequency and mass (`matched`). `pca`: the k first principal components of
-the tokens of split A instead of k latents.
+(`wrong`), of the whole data set (`dataset`), and random latents among all (`random`). Each of the first four has a
+control of its own (`CONTROL_OF`): random latents among those active on the image that match its latents in frequency
+and mass, and that know no more of the answer than it does. `pca`: the k first principal components of the tokens of
+split A instead of k latents.
 
 Both the replacing edit of the paper and the one that keeps the dictionary's error are made (`edits`). Blocks below the
-hook point and the encoding are not repeated: a curve costs one upper half for each k.
+hook point and the encoding are not repeated: a curve costs one upper half for each k, and all curves share the state in
+which nothing is removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +45,13 @@ from conceptbench.measures.selection import Dense, Selected, class_ranks, datase
 Ranks = dict[str, Int64[np.ndarray, "image latent"]]
 Outcomes = Float[np.ndarray, "outcome k image"]
 OUTCOMES: Final = ("accuracy", "log_likelihood", "kl")
-SELECTIONS: Final = ("true", "predicted", "wrong", "dataset", "matched", "random")
+CONTROL_OF: Final = {
+    "true": "matched",
+    "predicted": "matched-predicted",
+    "wrong": "matched-wrong",
+    "dataset": "matched-dataset",
+}
+"""The matched control of each ranking; with dense latents last, that of `true` only."""
 DIRECTIONS: Final = ("on", "off")
 BALANCE: Final = ("active_latents", "mass_share", "frequency")
 RANGES: Final[dict[str, Bounds]] = {
@@ -56,11 +65,13 @@ RANGES: Final[dict[str, Bounds]] = {
 """Range of each outcome and of what the balance counts."""
 RANGES_OF_DIFFERENCES: Final[dict[str, Bounds]] = {"accuracy": (-1.0, 1.0)}
 PCA: Final = "pca"
-CONTRASTS: Final = (
-    *(("true", "matched"), ("true", "predicted"), ("true", "wrong"), ("true", "random")),
-    ("predicted", "matched"),
-)
-"""Pairs of rankings whose difference is reported: beyond the control, and what knowing the answer adds."""
+CONTRASTS: Final = {
+    **{f"{selection}-matched": (selection, control) for selection, control in CONTROL_OF.items()},
+    "true-predicted": ("true", "predicted"),
+    "true-wrong": ("true", "wrong"),
+    "true-random": ("true", "random"),
+}
+"""Pairs of rankings whose difference is reported: each beyond its own control, and what knowing the answer adds."""
 
 
 def k_grid(ks: Sequence[int], width: int) -> Int64[np.ndarray, " k"]:
@@ -76,11 +87,11 @@ def image_ranks(
     active: Active,
     rng: np.random.Generator,
 ) -> Ranks:
-    """The ranking of latents of every image under each selection; `wrong` draws another class uniformly."""
+    """The ranking of latents of every image under each selection and of its control; `wrong` draws another class."""
     of_class = class_ranks(selected, dense)
     n, width = len(targets), of_class.shape[1]
     wrong = (targets + rng.integers(1, len(of_class), n)) % len(of_class)
-    return {
+    found = {
         "true": of_class[targets],
         "predicted": of_class[predicted],
         "wrong": of_class[wrong],
@@ -88,6 +99,10 @@ def image_ranks(
         "matched": matched_ranks(active, of_class[targets], rng),
         "random": rng.permuted(np.tile(np.arange(width), (n, 1)), axis=1),
     }
+    others = {selection: control for selection, control in CONTROL_OF.items() if control not in found}
+    if dense == "kept":
+        found |= {control: matched_ranks(active, found[selection], rng) for selection, control in others.items()}
+    return found
 
 
 def masking_curves(
@@ -102,7 +117,8 @@ def masking_curves(
     """Accuracy, log-likelihood and KL from the unedited prediction, for each (ranking, direction), k and image.
 
     Args:
-        codes: of the activations. ks: ascending, from 0 to the width (`k_grid`).
+        codes: of the activations. ks: ascending, from 0 to the width (`k_grid`), so that every curve has one end where
+            nothing is removed.
     """
     firings, atoms = Firings.of(codes), atoms_in_raw_units(dictionary, activations.tokens)
     start = base_tokens(dictionary, activations.tokens, codes, base)
@@ -111,11 +127,12 @@ def masking_curves(
     for part in activations.batches():
         mine, _ = firings.images(part)
         plain = readout.log_probabilities(activations.tokens[part], activations.prompts[part])
+        whole = _score(readout, iter([start[part]]), activations, part, plain)
         for name, rank in ranks.items():
             of_firing = rank[part][mine.image, mine.latent]
             for way, step in (("on", on_steps(of_firing, ks)), ("off", off_steps(of_firing, ks))):
-                states = removal_curve(start[part], mine, step, len(ks), atoms)
-                scored = _score(readout, states, activations, part, plain)
+                states = islice(removal_curve(start[part], mine, step, len(ks), atoms), 1, None)
+                scored = np.concatenate([whole, _score(readout, states, activations, part, plain)], axis=1)
                 out[name, way][:, :, part] = scored[:, ::-1] if way == "on" else scored
     return out
 
@@ -232,11 +249,11 @@ def curve_table(
 
 
 def contrasts(curves: Curves) -> Curves:
-    """The differences of `CONTRASTS`, image by image, as curves named `<one>-<other>`."""
+    """The differences of `CONTRASTS`, image by image, as curves of those names."""
     differences = tuple(
         {
-            (f"{one}-{other}", way): found[one, way] - found[other, way]
-            for one, other in CONTRASTS
+            (name, way): found[one, way] - found[other, way]
+            for name, (one, other) in CONTRASTS.items()
             for way in DIRECTIONS
             if (one, way) in found and (other, way) in found
         }

@@ -35,6 +35,8 @@ FEW, MANY = 10, 100
 """Latents removed early, and kept: the paper's values of k."""
 MOST_LOST, EARLY_LOSS, LARGEST_RISE, CHANCE_MARGIN = 5.0, 20.0, 2.0, 0.1
 INERT: Final = {"random": 0.5, "dataset": 3.0}
+MATCHED: Final = {"random": "matched", "dataset": "matched-dataset", "predicted": "matched-predicted"}
+"""The matched control beside a ranking: its own, and that of the own class beside random latents, which have none."""
 SELECTION_MARGIN: Final = 1.0
 Size = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -164,7 +166,7 @@ def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
             found = {k: _points(changes, k, selection=selection, **where) for k in small}
             k = max(found, key=lambda at: abs(found[at].estimate))
             hit = _hits(tables["masking_balance"], task, selection, k)
-            as_many = _points(changes, k, selection="matched", **where)
+            as_many = _points(changes, k, selection=MATCHED[selection], **where)
             largest = simultaneous(found[k], len(small))
             outcome, reason = judge(largest, "the largest change", -margin, margin)
             shown = {"random": "random latents", "dataset": "top latents of the data set"}[selection]
@@ -183,19 +185,22 @@ def _hits(balance: pd.DataFrame, task: str, selection: str, k: int) -> float:
 
 def recovery(tables: Tables, about: About) -> Iterator[Verdict]:
     """C9: a hundred latents kept, class against random, and without the label against the matched control."""
-    pairs = (("true", "random", "own class"), ("predicted", "matched", "predicted class"))
+    pairs = (
+        ("true", "random", "random", "own class"),
+        ("predicted", "matched", MATCHED["predicted"], "predicted class"),
+    )
 
     def judge_task(task: str) -> Iterator[Verdict]:
         """Judge one task."""
         curves, contrasts = tables["masking"], tables["masking_contrasts"]
         where = _own(task=task, direction="on")
         whole = _points(curves, max(_ks(curves, task)), selection="true", **where)
-        for one, other, shown in pairs:
+        for one, other, control_of, shown in pairs:
             kept = _points(curves, MANY, selection=one, **where)
             beyond = _points(contrasts, MANY, selection=f"{one}-{other}", **where)
             outcome, reason = judge(beyond, f"the gain over {other} latents", at_least=POSITIVE)
             detail = f"accuracy {kept.estimate:.1f}, with all latents {whole.estimate:.1f}"
-            alone, setting = _points(curves, MANY, selection=other, **where), _setting(about, curves, task)
+            alone, setting = _points(curves, MANY, selection=control_of, **where), _setting(about, curves, task)
             part = f"gain of {MANY} latents of the {shown} over as many {other} ones"
             control = f"accuracy with {other} latents"
             yield Verdict(part, outcome, reason, task, beyond, POINTS, control, alone, POINTS, detail, setting)

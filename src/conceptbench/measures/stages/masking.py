@@ -18,6 +18,7 @@ from conceptbench.dictionaries import Dictionary
 from conceptbench.measures.edits import Base
 from conceptbench.measures.masking import (
     BALANCE,
+    CONTROL_OF,
     OUTCOMES,
     RANGES,
     RANGES_OF_DIFFERENCES,
@@ -49,7 +50,7 @@ from conceptbench.seeds import rng
 
 TABLES = ("masking", "masking_contrasts", "masking_balance", "masking_changes")
 CROSSED = ("true", "dataset")
-"""Rankings that are also taken from the other model: selection by one backbone, inference by the other."""
+"""Rankings that, with their controls, are also taken from the other model: one backbone selects, the other infers."""
 Found = dict[tuple[str, str], Outcomes]
 
 
@@ -169,7 +170,8 @@ def _mask(
     reference = pca_curves(mine.readout, scored, mine.activations[SPLIT_A], ks) if dense == "kept" else {}
     out = {}
     for edit, source in product(spec["masking"]["edits"], sources):
-        wanted = {key: rank for key, rank in ranks[source].items() if source == name or key in CROSSED}
+        crossed = [*CROSSED, *(CONTROL_OF[selection] for selection in CROSSED)]
+        wanted = {key: rank for key, rank in ranks[source].items() if source == name or key in crossed}
         curves = masking_curves(mine.readout, scored, dictionary, mine.codes[SPLIT_B], wanted, ks, edit)
         out[View(source, name, edit, dense)] = curves | (reference if source == name else {})
     hit = balance(active, ranks[name], ks, statistics[name].frequency)
