@@ -254,6 +254,30 @@ def test_a_busy_machine_serves_for_what_was_not_measured_elsewhere(tmp_path: Pat
     assert found.rules["record_activations"].seconds["forward_gflop"] == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize(
+    ("granted", "seen", "device", "refused"),
+    [
+        *((1, ["NVIDIA H200"], "auto", True), (1, ["NVIDIA H200"], "cpu", False)),
+        *((1, [], "auto", False), (0, ["NVIDIA H200"], "auto", False), (1, None, "auto", False)),
+    ],
+)
+def test_rates_of_a_gpu_are_refused(
+    tmp_path: Path, granted: int, seen: list[str] | None, device: str, refused: bool
+) -> None:
+    run = finished_run(tmp_path / "run", config({"device": device}), {"forward_gflop": 0.02}, 2)
+    record = tmp_path / "run" / "jobs" / "adapt" / "flora.maple.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"rule": "adapt", "gpus_granted": granted, "flags": {"gpus": seen}}))
+    if not refused:
+        assert learn_rates([run], 2).rules["adapt"].jobs == 6
+        return
+    for measured, busy in (([run], []), ([finished_run(tmp_path / "other", config(), {}, 2)], [run])):
+        with pytest.raises(
+            ConceptBenchError, match=r"flora\.maple\.json says that adapt ran with a GPU \(NVIDIA H200\)"
+        ):
+            learn_rates(measured, 2, busy=busy)
+
+
 def test_a_folder_that_was_never_run_and_a_file_that_is_no_rates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConceptBenchError, match="is no run: it has no folder benchmarks"):
         FinishedRun.parse(str(tmp_path), BASE)

@@ -80,8 +80,10 @@ def learn_rates(
             lack, with the CPU time of their jobs.
 
     Raises:
-        ConceptBenchError: when a run has no benchmarks, or jobs on a GPU are among them.
+        ConceptBenchError: when a run has no benchmarks, or a job of it could use a GPU.
     """
+    for run in (*runs, *busy):
+        _require_no_gpu(run)
     penalised = fmean(found) if (found := [l0 for run in runs for l0 in _penalised_l0(run.folder)]) else 32.0
     observed = [one for run in runs for one in _observe(run, penalised, cores)]
     rules: dict[str, list[Observed]] = {}
@@ -108,6 +110,20 @@ def learn_rates(
         machine=_machine(runs[0].folder),
         runs=tuple(run.config.experiment for run in (*runs, *busy)),
     )
+
+
+def _require_no_gpu(run: FinishedRun) -> None:
+    """Raise ConceptBenchError when a job was granted a GPU and saw one, unless the configuration keeps to the CPU."""
+    if run.config.device == "cpu":
+        return
+    for path in sorted((run.folder / "jobs").rglob("*.json")):
+        record = read_json(path)
+        seen = record.get("flags", {}).get("gpus")
+        if record.get("gpus_granted") and seen:
+            raise ConceptBenchError(
+                f"{path} says that {record['rule']} ran with a GPU ({seen[0]}), but rates are those of a CPU; measure "
+                "a run that had none: snakemake --workflow-profile profiles/cpu."
+            )
 
 
 def _observe(run: FinishedRun, penalised: float, cores: int) -> list[Observed]:
