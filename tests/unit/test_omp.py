@@ -12,6 +12,7 @@ from sklearn.linear_model import orthogonal_mp_gram
 
 from conceptbench.dictionaries import Dictionary, Normaliser, load_dictionary
 from conceptbench.dictionaries.omp import omp_encode, split_signs
+from conceptbench.dictionaries.omp_kernels import _drop
 from conceptbench.dictionaries.rules import Pursue
 from conceptbench.errors import ConceptBenchError
 
@@ -124,6 +125,19 @@ def test_positive_pursuit_is_exact_non_negative_least_squares():
     assert (values >= 0).all()
     assert dropped > 0, "the data must reach the early end, where no atom correlates positively"
     assert not np.array_equal(signed, indices)
+
+
+def test_every_exchange_shrinks_the_support_whatever_rounding_does():
+    """The step to the boundary is a ratio: times its denominator it can miss the coefficient, and none leaves."""
+    rng = np.random.default_rng(3)
+    gram, p0, size = np.eye(4, dtype=np.float32), np.ones(4, np.float32), 3
+    for _ in range(500):
+        coefficients, target = rng.random(4), rng.random(4)
+        target[rng.integers(size)] *= -1
+        feasible = coefficients[:size].copy()
+        left = _drop(np.arange(4), coefficients, target, size, gram, p0, np.zeros((4, 4)), np.zeros(4))
+        assert left < size
+        assert (coefficients[:left] > 0).all() and coefficients[:left].max() <= max(feasible.max(), 1)
 
 
 def test_spare_slots_zero_signals_and_dependent_atoms():

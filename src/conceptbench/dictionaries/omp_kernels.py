@@ -143,17 +143,19 @@ def _pursue_signed(p0, gram, k, p, support, coefficients, factor, column):  # ty
 def _drop(support, coefficients, target, size, gram, p0, factor, column):  # type: ignore[no-untyped-def]
     """Move from feasible coefficients towards the target until one reaches 0, drop it, solve for the rest.
 
-    The target becomes the least-squares solution on what is left of the support; returns its size.
+    The one that reaches 0 first is dropped by its place, not by its value, which rounding can leave above 0: so every
+    call shrinks the support. The target becomes the least-squares solution on what is left; returns its size.
     """
-    step = 1.0
+    step, blocking = np.inf, -1
     for i in range(size):
         if target[i] <= 0:
-            step = min(step, coefficients[i] / (coefficients[i] - target[i]))
+            reach = coefficients[i] / (coefficients[i] - target[i]) if coefficients[i] > 0 else 0.0
+            if reach < step:
+                step, blocking = reach, i
     kept = 0
     for i in range(size):
         moved = coefficients[i] + step * (target[i] - coefficients[i])
-        leaves = target[i] <= 0 and coefficients[i] <= step * (coefficients[i] - target[i])
-        if not leaves and moved > 0:
+        if i != blocking and moved > 0:
             support[kept], coefficients[kept] = support[i], moved
             kept += 1
     solved = 0
