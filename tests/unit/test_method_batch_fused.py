@@ -12,6 +12,8 @@ from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.support import Support
 
 TOKENS = planted(4_096, 1)
+UNEVEN = [5, 27, 11, 21, 3, 29, 13, 19]
+"""How often each of eight tokens is repeated, 128 in all, so that equal values straddle the last place."""
 PREFIXES = {"batch-topk": {}, "matryoshka": {"prefixes": [0.25, 0.5, 1.0]}}
 
 
@@ -74,6 +76,47 @@ def test_the_floor_never_changes_the_choice() -> None:
             np.testing.assert_array_equal(getattr(chosen, name), getattr(fresh, name))
     negative = Candidates(torch.zeros(32, D), -torch.ones(32), "fp32")
     assert BatchSelection(negative, 2).choose(batches[0]).firings == 0, "nothing positive, nothing fires"
+
+
+def test_of_equal_values_the_first_fire() -> None:
+    """Repeated tokens tie at the last place; which of them fire depends on their places, not on the floor."""
+    random = np.random.default_rng(5)
+    encoder = torch.from_numpy(random.standard_normal((32, D)).astype(np.float32))
+    candidates = Candidates(encoder, torch.zeros(32), "fp32")
+    tied = 0
+    for size in range(1, 20):
+        warm = BatchSelection(candidates, 2)
+        warm.choose(random.standard_normal((64, D)).astype(np.float32) * np.float32(0.1 * size))
+        batch = np.repeat(random.standard_normal((8, D)).astype(np.float32), UNEVEN, axis=0)
+        chosen, fresh = warm.choose(batch), BatchSelection(candidates, 2).choose(batch)
+        for name in ("start", "latents", "values"):
+            np.testing.assert_array_equal(getattr(chosen, name), getattr(fresh, name))
+        whole = candidates.above(batch, np.zeros(32, np.float32))
+        order = np.lexsort((np.arange(whole.firings), -whole.values))[: 2 * len(batch)]
+        wanted = np.zeros(whole.firings, bool)
+        wanted[order] = True
+        expected = whole.keep(wanted)
+        np.testing.assert_array_equal(chosen.start, expected.start)
+        np.testing.assert_array_equal(chosen.latents, expected.latents)
+        tied += (whole.values == expected.values.min()).sum() > (expected.values == expected.values.min()).sum()
+    assert tied > 10, "the last place is tied in most of these batches"
+
+
+@pytest.mark.parametrize("method", sorted(PREFIXES))
+def test_repeated_tokens_go_on_bit_for_bit(method: str) -> None:
+    """A learner that was stored after any step takes the next one as if it had gone on."""
+    options = SHORT | PREFIXES[method] | {"method": method, "k": 3, "dead_tokens": 200}
+    (_, whole), (_, second) = (started(TOKENS, **options) for _ in range(2))
+    assert isinstance(whole, FusedBatchLearner) and isinstance(second, FusedBatchLearner)
+    for at in range(12):
+        state = {name: array.copy() for name, array in whole.state().items()}
+        batch = torch.from_numpy(np.repeat(TOKENS[8 * at : 8 * at + 8], UNEVEN, axis=0))
+        whole.step(batch)
+        second.restore(state)
+        second._selection._floor = 0.0  # as in a process that has just begun
+        second.step(batch)
+        for name, array in whole.state().items():
+            np.testing.assert_array_equal(second.state()[name], array, err_msg=f"{name} after step {at}")
 
 
 @pytest.mark.parametrize("method", sorted(PREFIXES))

@@ -34,17 +34,21 @@ class BatchSelection:
         self._floor = 0.0
 
     def choose(self, centred: Rows) -> Support:
-        """Return the firings; the floor only saves work, because too few above it are looked for again from 0."""
+        """Return the firings; of equal values at the last place the first fire, in the order of tokens and latents.
+
+        The floor only saves work, because too few above it are looked for again from 0.
+        """
         budget, width = self._k * len(centred), len(self._candidates.rows)
         support = self._candidates.above(centred, np.full(width, self._floor, np.float32))
         if support.firings < budget and self._floor > 0:
             support = self._candidates.above(centred, np.zeros(width, np.float32))
         self._floor = 0.0
         if support.firings > budget:
-            order = np.argpartition(support.values, -budget)
-            wanted = np.ones(support.firings, bool)
-            wanted[order[:-budget]] = False
-            self._floor = FLOOR_SHARE * float(support.values[order[-budget]])
+            last = np.partition(support.values, -budget)[-budget]
+            wanted = support.values > last
+            places = budget - int(wanted.sum())
+            wanted[np.flatnonzero(support.values == last)[:places]] = True
+            self._floor = FLOOR_SHARE * float(last)
             support = support.keep(wanted)
         return support
 
