@@ -32,6 +32,16 @@ def masking() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def models(names: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both masking tables for several models, and rows of another model's ranking, of filtered latents and of KL."""
+    tables = []
+    for table in (masking(), contrasts()):
+        own = [table.assign(model=name, selected_by=name) for name in names]
+        others = [table.assign(selected_by="other"), table.assign(dense="filtered"), table.assign(outcome="kl")]
+        tables.append(pd.concat([*own, *others], ignore_index=True))
+    return tables[0], tables[1]
+
+
 def contrasts() -> pd.DataFrame:
     table = masking()
     return table[table["selection"] == "true"].assign(selection="true-matched")
@@ -163,6 +173,17 @@ def shown(tmp_path: Path, name: str) -> Iterator[pd.DataFrame]:
     draw, tables, _ = CASES[name]
     draw(*tables(tmp_path), tmp_path / name, formats=("png",), dpi=50)
     yield pd.read_csv(tmp_path / f"{name}.csv", keep_default_na=False)
+
+
+def test_masking_shows_adapted_models_with_their_controls(tmp_path: Path) -> None:
+    names = ("maple", "coop", "ivlp", "zero-shot")
+    draw_masking(*models(names), tmp_path / "masking", formats=["svg"])
+    drawn = pd.read_csv(tmp_path / "masking.csv")
+    assert set(drawn["model"]) == {"zero-shot", "maple", "coop"} and set(drawn["selected_by"]) == set(drawn["model"])
+    assert set(drawn["dense"]) == {"kept"} and set(drawn["outcome"]) == {"accuracy"}
+    of = drawn.groupby("model")["selection"].agg(set)
+    assert all(of[name] == {"true", "matched", "pca", "true-matched"} for name in of.index)
+    assert drawn[["low", "high"]].notna().all().all()
 
 
 def test_the_values_are_those_of_the_chosen_rows(tmp_path: Path) -> None:

@@ -26,23 +26,30 @@ COLUMNS = (
     "task", "half", "model", "selected_by", "edit", "dense", "selection", "direction", "k", "outcome", "seed",
     "estimate", "low", "high", "n", "note",
 )  # fmt: skip
+_OF = {"true": PALETTE[1], "predicted": PALETTE[5], "wrong": PALETTE[3], "dataset": PALETTE[2]}
+_DASHED = (0, (4, 2))
 KEYS: dict[str, Key] = {
-    "true": Key("top latents of the image's own class", PALETTE[1], "D"),
-    "predicted": Key("of the predicted class", PALETTE[5], "s"),
-    "wrong": Key("of another class", PALETTE[3], "v", (0, (4, 2)), True),
-    "dataset": Key("of the whole data set", PALETTE[2], "^"),
-    "matched": Key("control: active on the image, matched in frequency and mass", PALETTE[0], "o", (0, (4, 2)), True),
+    "true": Key("top latents of the image's own class", _OF["true"], "D"),
+    "predicted": Key("of the predicted class", _OF["predicted"], "s"),
+    "wrong": Key("of another class", _OF["wrong"], "v"),
+    "dataset": Key("of the whole data set", _OF["dataset"], "^"),
+    "matched": Key("matched control of the own class", _OF["true"], "D", _DASHED, True),
+    "matched-predicted": Key("of the predicted class", _OF["predicted"], "s", _DASHED, True),
+    "matched-wrong": Key("of another class", _OF["wrong"], "v", _DASHED, True),
+    "matched-dataset": Key("of the whole data set", _OF["dataset"], "^", _DASHED, True),
     "random": Key("control: random among all latents", NULL_COLOUR, "o", (0, (1, 1.5)), True),
     "pca": Key("reference: principal components of equal rank", "#000000", "x", (0, (5, 1, 1, 1))),
 }
 CONTRASTS: dict[str, Key] = {
-    "true-matched": Key("own class less matched control", PALETTE[1], "D"),
-    "predicted-matched": Key("predicted class less matched control", PALETTE[5], "s"),
+    **{f"{name}-matched": Key(f"{KEYS[name].label}, less control", _OF[name], KEYS[name].marker) for name in _OF},
     "true-predicted": Key("own class less predicted class: what knowing the answer adds", "#000000", "X"),
 }
-EDITS = {"keep-error": "dictionary's error kept", "replace": "tokens replaced by their reconstruction"}
+EDITS = {"keep-error": "dictionary's error kept", "replace": "tokens reconstructed"}
 WAYS = {"on": "only the top k stay", "off": "the top k are removed"}
-LABELLED = 9
+ZERO_SHOT = "zero-shot"
+MOST_MODELS = 3
+"""Models that are drawn, at most: zero-shot, then adapted ones as they come."""
+LABELLED = 6
 """Values of k that get a label, at most."""
 
 
@@ -52,52 +59,54 @@ def draw_masking(
     masking_contrasts: pd.DataFrame,
     stem: Path,
     *,
-    model: str = "zero-shot",
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw a row a task and direction, a column an edit, and the paired contrasts in the last column.
+    """Draw a row a task and model, a column an edit and direction, and the paired contrasts in the last columns.
 
     Args:
-        masking: table `masking`. masking_contrasts: table of that name. model: whose predictions are shown, with
-            rankings of its own and dense latents kept.
+        masking: table `masking`. masking_contrasts: table of that name. Of both the accuracy of models under rankings
+            of their own is shown, dense latents kept; at most `MOST_MODELS` models.
     """
-    curves = _select(require(masking, "masking", COLUMNS), model)
-    gaps = _select(require(masking_contrasts, "masking_contrasts", COLUMNS), model)
+    curves, gaps = (
+        _select(require(table, name, COLUMNS))
+        for table, name in ((masking, "masking"), (masking_contrasts, "masking_contrasts"))
+    )
+    models = in_order(curves["model"], (ZERO_SHOT,))
+    curves, gaps = (table[table["model"].isin(models[:MOST_MODELS])].reset_index(drop=True) for table in (curves, gaps))
     values = pd.concat([curves, gaps], ignore_index=True)
-    title = f"How much of a classification do a few latents carry? ({model})"
+    title = "How much of a classification do a few latents carry, before and after adaptation?"
     if curves.empty:
-        save_empty(title, f"The table holds no curves of {model}.", values, stem, formats=formats, dpi=dpi)
+        save_empty(title, "The table holds no curves.", values, stem, formats=formats, dpi=dpi)
         return
-    tasks, edits = in_order(curves["task"]), in_order(curves["edit"], tuple(EDITS))
+    edits = in_order(curves["edit"], tuple(EDITS))
+    lines = [(task, model) for task in in_order(curves["task"]) for model in models[:MOST_MODELS]]
+    columns = [(edit, way) for edit in [*edits, None] for way in WAYS]
     keys = [KEYS[name] for name in in_order(curves["selection"], tuple(KEYS))]
-    keys += [CONTRASTS[name] for name in CONTRASTS if (gaps["selection"] == name).any()]
-    lines = [(task, way) for task in tasks for way in WAYS]
-    width = 0.9 + 3.1 * (len(edits) + 1)
-    sheet = new_sheet(title, width=width, height=2.35 * len(lines) + 0.2, keys=keys, notes=_notes(curves))
-    grid = sheet.body.subplots(len(lines), len(edits) + 1, squeeze=False, sharex="col")
-    for row, (task, way) in enumerate(lines):
-        mine = curves[(curves["task"] == task) & (curves["direction"] == way)]
-        for column, edit in enumerate(edits):
-            _curves(grid[row, column], mine[mine["edit"] == edit], KEYS)
-            grid[row, column].set_ylim(-0.02, 1.02)
-        between = gaps[(gaps["task"] == task) & (gaps["direction"] == way) & (gaps["edit"] == edits[0])]
-        grid[row, -1].axhline(0, color="#8C8C8C", lw=1)
-        _curves(grid[row, -1], between, CONTRASTS)
-        grid[row, 0].set_ylabel(f"{task}: {WAYS[way]}\naccuracy")
-        grid[row, -1].set_ylabel("difference of accuracies")
-    for column, edit in enumerate(edits):
-        grid[0, column].set_title(EDITS[edit])
-    grid[0, -1].set_title(f"contrasts, {EDITS[edits[0]]}" if len(edits) == 1 else "paired contrasts")
-    for axes in grid[-1]:
-        axes.set_xlabel("k")
+    keys += [CONTRASTS["true-predicted"]] if (gaps["selection"] == "true-predicted").any() else []
+    notes = _notes(EDITS[edits[0]], models[MOST_MODELS:])
+    sheet = new_sheet(title, width=0.7 + 2.55 * len(columns), height=2.3 * len(lines) + 0.3, keys=keys, notes=notes)
+    grid = sheet.body.subplots(len(lines), len(columns), squeeze=False, sharex="col")
+    for row, (task, model) in enumerate(lines):
+        for column, (edit, way) in enumerate(columns):
+            axes, table = grid[row, column], gaps if edit is None else curves
+            mine = table[(table["task"] == task) & (table["model"] == model) & (table["direction"] == way)]
+            _curves(axes, mine[mine["edit"] == (edit or edits[0])], CONTRASTS if edit is None else KEYS)
+            if edit is None:
+                axes.axhline(0, color="#8C8C8C", lw=1)
+            else:
+                axes.set_ylim(-0.02, 1.02)
+        grid[row, 0].set_ylabel(f"{task}, {model}\naccuracy")
+    for column, (edit, way) in enumerate(columns):
+        name = "each less its control" if edit is None else EDITS[edit]
+        grid[0, column].set_title(f"{WAYS[way]}\n{name}", fontsize=8.5)
+        grid[-1, column].set_xlabel("k")
     save_figure(sheet, values, stem, formats=formats, dpi=dpi)
 
 
-def _select(table: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Accuracy of one model under its own rankings, dense latents kept."""
-    chosen = (table["model"] == model) & (table["selected_by"] == model)
-    chosen &= (table["dense"] == "kept") & (table["outcome"] == "accuracy")
+def _select(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of models under their own rankings, dense latents kept."""
+    chosen = (table["model"] == table["selected_by"]) & (table["dense"] == "kept") & (table["outcome"] == "accuracy")
     return table.loc[chosen, list(COLUMNS)].reset_index(drop=True)
 
 
@@ -109,9 +118,10 @@ def _curves(axes: Axes, rows: pd.DataFrame, keys: dict[str, Key]) -> None:
             continue
         at = [sizes.index(k) for k in mine["k"]]
         low, high = mine["low"].fillna(mine["estimate"]), mine["high"].fillna(mine["estimate"])
-        axes.fill_between(at, low, high, color=key.colour, alpha=0.13, lw=0, zorder=2)
+        axes.fill_between(at, low, high, color=key.colour, alpha=0.07 if key.hollow else 0.15, lw=0, zorder=2)
         axes.plot(
-            at, mine["estimate"], color=key.colour, ls=key.line, marker=key.marker, ms=3.6, lw=1.4, zorder=3,
+            at, mine["estimate"], color=key.colour, ls=key.line, marker=key.marker, ms=3.2, zorder=3,
+            lw=1.0 if key.hollow else 1.4,
             mfc="white" if key.hollow else key.colour,
         )  # fmt: skip
     labelled = np.unique(np.linspace(0, len(sizes) - 1, min(LABELLED, len(sizes))).round().astype(int))
@@ -123,11 +133,13 @@ def _label(sizes: Sequence[int], at: int) -> str:
     return "all" if at == len(sizes) - 1 else str(sizes[at])
 
 
-def _notes(curves: pd.DataFrame) -> list[str]:
+def _notes(contrasted: str, left_out: Sequence[str]) -> list[str]:
     return [
-        f"Latents are ranked on split A and scored on split B; bands: {INTERVAL} (images resampled within classes, "
-        "seeds as outer level). Own class: the image's label chooses the latents, so part of the curve is the answer "
-        "given away; the predicted class needs no label.",
-        "The matched control has as many active latents as the own class's list at every k; what the two have in "
-        "mass is in the table masking_balance. Components end where the token has no more features.",
+        "Latents are ranked on split A under the same model and scored on split B; bands: "
+        f"{INTERVAL} (images resampled within classes, seeds as outer level). Own class: the image's label chooses the "
+        "latents, so part of the curve is the answer given away; the predicted class needs no label.",
+        "A matched control (same colour, dashed, hollow) has as many active latents as its ranking at every k, alike "
+        "in frequency and mass; what the two have in mass is in the table masking_balance. Last columns: each ranking "
+        f"less its own control, image by image, {contrasted}. Components end where the token has no more features.",
+        f"Not drawn, but in the table: {', '.join(left_out)}." if left_out else "",
     ]
