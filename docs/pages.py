@@ -95,23 +95,12 @@ def at_equal_l0(pareto: pd.DataFrame) -> pd.DataFrame:
 
 
 def remapping_page(results: Path, images: str) -> list[str]:
-    """Every adaptation on the testbed, and the estimators on planted truth."""
-    metrics = read_json(results / "metrics.json")
-    plants = named(metrics, r"plants\.([^.]+)\.coverage")
-    scored = {
-        "coverage of the 95 % intervals": "plants.{0}.coverage",
-        "mean size of the error": "plants.{0}.bias",
-        "false claims of recruitment": "plants.{0}.recruitment.false_positive_rate",
-        "false claims of remapping": "plants.{0}.remapping.false_positive_rate",
-    }
+    """Every adaptation on the testbed."""
     return [
         *opening(results, "The remapping study", "snakemake --cores 2 --configfile examples/remapping.yaml"),
         "The statements of PatchSAE are judged from these numbers in [claims.md](claims.md); [method.md](method.md) "
         "defines every column.",
         *adaptations(results, images),
-        "## The estimators on planted adaptations",
-        grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
-        f"![Plants]({images}/plants.png)",
     ]
 
 
@@ -127,8 +116,15 @@ def photographs_page(results: Path, images: str) -> list[str]:
 
 
 def adaptations(results: Path, images: str) -> list[str]:
-    """Accuracy, where the gain comes from, associations and masking, of every adaptation and task."""
+    """Accuracy, where the gain comes from, associations and masking; and the estimators on planted truth."""
     metrics = read_json(results / "metrics.json")
+    plants = named(metrics, r"plants\.([^.]+)\.coverage")
+    scored = {
+        "coverage of the 95 % intervals": "plants.{0}.coverage",
+        "mean size of the error": "plants.{0}.bias",
+        "false claims of recruitment": "plants.{0}.recruitment.false_positive_rate",
+        "false claims of remapping": "plants.{0}.remapping.false_positive_rate",
+    }
     rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
     halves = {half.replace("_", " "): "adaptation.{1}.{0}." + half for half in ("base", "novel", "harmonic_mean")}
     gained = [row for row in rows if f"remapping.{row[1]}.{row[0]}.gain" in metrics]
@@ -149,6 +145,9 @@ def adaptations(results: Path, images: str) -> list[str]:
         f"![Associations before and after]({images}/association.png)",
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
+        "## The estimators on planted adaptations",
+        grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
+        f"![Plants]({images}/plants.png)",
     ]
 
 

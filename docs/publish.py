@@ -57,10 +57,10 @@ DICTIONARIES = Page(
     *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
     ("pareto", "leaderboard", "stability", "densities", "monosemanticity", "recovery"),
 )
-ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking")
+ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking", "plants")
 REMAPPING = Page(
     *("remapping-study.md", "remapping.yaml", remapping_page),
-    (*ADAPTED, "plants"),
+    ADAPTED,
 )
 PHOTOGRAPHS = Page(
     *("photographs.md", "local.yaml", photographs_page),
