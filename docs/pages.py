@@ -1,5 +1,6 @@
 """Pages of finished experiments, made of their metrics and tables alone; `publish.py` writes them."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import pandas as pd
 from conceptbench.tables import read_json, read_table
 
 Metrics = Mapping[str, float]
+ORACLE_K = (10, 100)
+"""Latents kept or removed in the table of what knowing the class adds."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,27 @@ def adaptations(results: Path, images: str) -> list[str]:
         f"![Associations before and after]({images}/association.png)",
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
+        "What knowing the class adds: accuracy of the zero-shot model under a mask by the image's own class, less that "
+        "under another mask of as many latents, on the same images. `on` keeps the k latents alone, `off` removes them.",
+        oracle(read_table(results / "tables" / "masking_contrasts.parquet")),
         "## The estimators on planted adaptations",
         grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
         f"![Plants]({images}/plants.png)",
     ]
+
+
+def oracle(contrasts: pd.DataFrame) -> str:
+    """Masks by the true class against those by the predicted one, a wrong one and matched latents, for two k."""
+    chosen = {"model": "zero-shot", "selected_by": "zero-shot", "edit": "keep-error", "dense": "kept", "seed": "all"}
+    chosen |= {"outcome": "accuracy"}
+    mine = contrasts[(contrasts[list(chosen)] == pd.Series(chosen)).all(axis=1) & contrasts["k"].isin(ORACLE_K)]
+    shown = ("true-predicted", "true-wrong", "true-matched", "predicted-matched")
+    lines = []
+    for (task, direction, k), group in mine.groupby(["task", "direction", "k"]):
+        rows = group.set_index("selection")
+        cells = [bracket(*rows.loc[name, ["estimate", "low", "high"]]) if name in rows.index else "" for name in shown]
+        lines.append([task, direction, k, *cells])
+    return markdown(pd.DataFrame(lines, columns=["task", "mask", "k", *(name.replace("-", " - ") for name in shown)]))
 
 
 def grid(metrics: Metrics, table: Grid) -> str:
@@ -163,9 +183,13 @@ def interval(metrics: Metrics, key: str) -> str:
     """An estimate with its interval, where there is one."""
     if key not in metrics:
         return ""
-    low, high = metrics.get(f"{key}.low"), metrics.get(f"{key}.high")
-    around = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return f"{metrics[key]:.3f}{around}"
+    return bracket(metrics[key], metrics.get(f"{key}.low", math.nan), metrics.get(f"{key}.high", math.nan))
+
+
+def bracket(estimate: float, low: float, high: float) -> str:
+    """An estimate with its interval in brackets, where it has one."""
+    around = f" ({low:.3f} to {high:.3f})" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{estimate:.3f}{around}"
 
 
 def matching(metrics: Metrics, pattern: str) -> list[re.Match[str]]:
