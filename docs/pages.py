@@ -149,7 +149,7 @@ def adaptations(results: Path, images: str) -> list[str]:
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
         "What knowing the class adds: accuracy of the zero-shot model under a mask by the image's own class, less that "
-        "under another mask of as many latents, on the same images. `on` keeps the k latents alone, `off` removes them.",
+        "under another mask of as many latents, on the same images. `on` keeps only the k latents, `off` removes them.",
         oracle(read_table(results / "tables" / "masking_contrasts.parquet")),
         "## The estimators on planted adaptations",
         grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
