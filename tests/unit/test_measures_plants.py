@@ -12,6 +12,7 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.association import first_order
 from conceptbench.measures.concepts import Side, outside
 from conceptbench.measures.edits import Firings, removal
+from conceptbench.measures.metrics import MainHook, collect
 from conceptbench.measures.plant_validation import (
     ESTIMANDS,
     Harvest,
@@ -231,6 +232,37 @@ def test_the_table_counts_coverage_bias_and_claims() -> None:
     assert table["gain", "bias"] == pytest.approx(0.1)
     assert table["remapping", "false_positive_rate"] == 0.25
     assert table["all", "coverage"] == pytest.approx((2 + 3) / 7)
+
+
+def four(part: str, truth: float, low: list[float], high: list[float]) -> pd.DataFrame:
+    """Two repetitions of two seeds of the relabel plant; NaN bounds where every image agrees on 0."""
+    head = {"plant": "relabel", "seed": [0, 0, 1, 1], "repetition": [0, 1, 0, 1], "outcome": "accuracy", "part": part}
+    rows = pd.DataFrame(head | {"truth": truth, "low": low, "high": high})
+    return rows.assign(estimate=((rows["low"] + rows["high"]) / 2).fillna(0.0))
+
+
+def test_no_part_hides_in_the_joint_coverage_and_nothing_is_found_where_nothing_is() -> None:
+    nan = np.nan
+    rows = pd.concat(
+        [
+            four("gain", 0.3, [0.1] * 4, [0.5] * 4),
+            four("perception", 0.0, [nan] * 4, [nan] * 4),
+            four("mapping", 0.3, [0.1, 0.1, 0.1, 0.4], [0.5, 0.5, 0.5, 0.6]),
+            four("beyond", 0.0, [0.1, -0.3, -0.1, nan], [0.2, -0.1, 0.1, nan]),
+        ]
+    )
+    claims = pd.DataFrame(columns=["plant", "claim", "seed", "estimate", "low", "high", "claimed"])
+    table = validation_table(rows, claims, np.random.default_rng(0))
+    found = table.set_index(["part", "statistic"])
+    assert found.loc[("all", "coverage"), "estimate"] == pytest.approx((4 + 3 + 1) / 11)
+    worst = found.loc[("all", "worst_coverage")]
+    assert worst["estimate"] == pytest.approx(1 / 3) and worst["note"] == "beyond" and worst["n"] == 3
+    rates = table[table["statistic"] == "false_positive_rate"].set_index("part")["estimate"].to_dict()
+    assert rates == {"perception": 0, "beyond": 0.5, "recruitment_by_beyond": 0.25}
+    keys = collect({"plants": table}, MainHook("small", BLOCK))
+    assert keys["plants.relabel.worst_coverage"] == pytest.approx(1 / 3)
+    assert keys["plants.relabel.beyond.false_positive_rate"] == 0.5
+    assert "plants.relabel.false_positive_rate" not in keys
 
 
 def test_claims_of_the_null_plant_are_rare(field) -> None:

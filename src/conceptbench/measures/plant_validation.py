@@ -35,6 +35,10 @@ HEADLINE: Final = ("gain", "perception", "mapping", "beyond")
 DRAWS: Final = 300
 """Bootstrap samples of an interval in a repetition."""
 RECRUITMENT, REMAPPING = "recruitment", "remapping"
+BY_BEYOND: Final = "recruitment_by_beyond"
+"""The claim of recruitment on the basis that it is made on: `beyond` above 0."""
+ZERO: Final = 1e-12
+"""A truth or an estimate of at most this size is 0."""
 EDITS: Final = ("existing", "baseline", "restored")
 _PLAYERS: Final = ("perception", "mapping")
 
@@ -248,9 +252,11 @@ def validation_table(rows: pd.DataFrame, claims: pd.DataFrame, rng: np.random.Ge
     """Bias, coverage and false-positive rate, with intervals clustered by the seed of the plant.
 
     Returns:
-        plant, outcome, part (or the claim), statistic (coverage, bias, truth, reported: share of repetitions with an
-        estimate, false_positive_rate), estimate, low, high, n (repetitions), seed, note. Coverage counts repetitions
-        with an interval; where none has one because every image agrees, the note says so.
+        plant, outcome, part (a part, a claim, or all), statistic (coverage, bias, truth, reported: share of repetitions
+        with an estimate, false_positive_rate, and for all worst_coverage: the smallest over the headline parts and
+        claims, which the note names), estimate, low, high, n (repetitions), seed, note. Coverage counts repetitions
+        with an interval; where none has one because every image agrees, the note says so. Parts have a false-positive
+        rate where their truth is 0.
     """
     out: list[dict[str, Any]] = []
     gains = rows[rows["part"] == "gain"]
@@ -275,7 +281,42 @@ def validation_table(rows: pd.DataFrame, claims: pd.DataFrame, rng: np.random.Ge
         out.append(head | _summary("coverage", covered, group["seed"], rng))
         out.append(head | _summary("false_positive_rate", group["claimed"], group["seed"], rng))
     out += _per_plant(rows, claims, rng)
-    return pd.DataFrame(out)
+    out += _worst_coverage(out)
+    return pd.DataFrame(out + _found_where_nothing_is(rows, rng))
+
+
+def _worst_coverage(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each plant the row of the headline part or claim whose intervals hold the truth least often (accuracy)."""
+    shown = {*HEADLINE, RECRUITMENT, REMAPPING}
+    mine = [r for r in found if r["statistic"] == "coverage" and r["outcome"] == "accuracy" and r["part"] in shown]
+    out = []
+    for plant in dict.fromkeys(row["plant"] for row in mine):
+        known = [row for row in mine if row["plant"] == plant and np.isfinite(row["estimate"])]
+        if known:
+            worst = min(known, key=lambda row: row["estimate"])
+            out.append({**worst, "part": "all", "statistic": "worst_coverage", "note": str(worst["part"])})
+    return out
+
+
+def _found_where_nothing_is(rows: pd.DataFrame, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """False positives of each part whose truth is 0 for every seed of a plant: the interval leaves 0 out.
+
+    An estimate without an interval, because every image agrees, counts where it is not 0. For `beyond` also the rate of
+    intervals above 0, which is the claim of recruitment.
+    """
+    out = []
+    parts = rows[rows["part"].isin(ESTIMANDS)]
+    for (plant, outcome, part), group in parts.groupby(["plant", "outcome", "part"], sort=False):
+        if (group["truth"].abs() > ZERO).any():
+            continue
+        certain = group["low"].isna()
+        above = (group["low"] > 0) | (certain & (group["estimate"] > ZERO))
+        below = (group["high"] < 0) | (certain & (group["estimate"] < -ZERO))
+        head = {"plant": plant, "outcome": outcome, "part": part}
+        out.append(head | _summary("false_positive_rate", above | below, group["seed"], rng))
+        if part == "beyond":
+            out.append(head | {"part": BY_BEYOND} | _summary("false_positive_rate", above, group["seed"], rng))
+    return out
 
 
 def _per_plant(rows: pd.DataFrame, claims: pd.DataFrame, rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -10,6 +10,9 @@ from conceptbench.measures.resampling import ALL_SEEDS
 Row = Mapping[str, Any]
 SHARES = ("existing_share", "recruited_share", "beyond_share", "sufficient_share")
 
+CLAIMS = ("recruitment", "remapping")
+"""Claims that are made of the null plant, on samples of its own for each model."""
+
 
 def concept_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
     """`remapping.<method>.<task>.<share>`: accuracy, sets of the image's own class, followed dictionary, main q."""
@@ -28,13 +31,17 @@ def remapping_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
 
 
 def plant_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
-    """`plants.<plant>.{coverage,bias}` over the headline parts, `plants.null.<claim>.false_positive_rate`."""
+    """`plants.<plant>.{coverage,worst_coverage,bias}` over the headline parts, and rates of false positives.
+
+    `plants.<plant>.<part or claim>.false_positive_rate` is there where the truth is 0, in accuracy;
+    `plants.null.false_positive_rate` is the larger of the two claims.
+    """
     for row in _records(table[table["part"] == "all"]):
         yield f"plants.{row['plant']}.{row['statistic']}", row
-    rates = table[table["statistic"] == "false_positive_rate"]
+    rates = table[(table["statistic"] == "false_positive_rate") & (table["outcome"] == "accuracy")]
     for row in _records(rates):
         yield f"plants.{row['plant']}.{row['part']}.false_positive_rate", row
-    for plant, group in rates.groupby("plant"):
+    for plant, group in rates[rates["part"].isin(CLAIMS)].groupby("plant"):
         yield f"plants.{plant}.false_positive_rate", {"estimate": float(group["estimate"].max())}
 
 
