@@ -65,7 +65,7 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "factor values recovered, above the best null": "leaderboard.{0}.recovered_above_null",
         "recovered at AUROC 0.90": "truth.{0}.recovered_at_0.90",
         "stability above chance": "stability.{0}.above_floor",
-        "monosemanticity above chance": "monosemanticity.{0}.mean_excess",
+        "the same, from disjoint halves of the images": "stability.{0}.halves.above_floor",
     }
     return [
         *opening(results, "The dictionary study", "snakemake --cores 2 --configfile examples/dictionaries.yaml"),
@@ -82,7 +82,6 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         f"![Leaderboard]({images}/leaderboard.png)",
         f"![Stability]({images}/stability.png)",
         f"![Firing rates and atoms]({images}/densities.png)",
-        f"![Monosemanticity]({images}/monosemanticity.png)",
         "## Known atoms",
         f"![Recovery of known atoms]({images}/recovery.png)",
     ]

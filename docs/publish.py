@@ -55,7 +55,7 @@ RUN = Page(
 )
 DICTIONARIES = Page(
     *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
-    ("pareto", "leaderboard", "stability", "densities", "monosemanticity", "recovery"),
+    ("pareto", "leaderboard", "stability", "densities", "recovery"),
 )
 ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking", "plants")
 REMAPPING = Page(
