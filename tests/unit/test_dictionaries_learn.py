@@ -192,6 +192,46 @@ def test_bad_options_are_named(options, message):
         quick("topk", **options)
 
 
+QUICK = [specify(name="topk", **METHODS["topk"], decay_share=0.0)]
+
+
+def test_too_few_tokens_are_refused_before_anything_is_learnt(monkeypatch):
+    """Of two dictionaries one has enough tokens; it is not trained for nothing."""
+
+    def trained(*arguments):
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr("conceptbench.dictionaries.trainer.Trainer.step", trained)
+    specs = [*QUICK, specify(name="big", method="topk", width=64, k=4, batch_size=30_000)]
+    with pytest.raises(ConceptBenchError, match="'big' gets 20000 tokens, fewer than one batch of 30000"):
+        learn_many(specs, batches, d=D, seeds=[0], held_out=HELD_OUT, tokens_per_epoch=len(TRAIN), progress=False)
+
+
+def test_too_few_tokens_of_an_unknown_number_are_refused_after_the_first_pass():
+    opened = []
+
+    def noted(epoch):
+        opened.append(epoch)
+        return batches(epoch)
+
+    twice = specify(name="big", method="topk", width=64, k=4, batch_size=50_000, epochs=2, decay_share=0.0)
+    with pytest.raises(ConceptBenchError, match="'big' gets 40000 tokens, fewer than one batch of 50000"):
+        learn_many([twice], noted, d=D, seeds=[0], held_out=HELD_OUT, progress=False)
+    assert opened == [0]
+
+
+@pytest.mark.parametrize("kind", [iter, list, tuple])
+def test_any_iterable_of_chunks_is_one_pass(kind):
+    assert quick("topk", kind(list(batches(0)))).digest == quick("topk").digest
+
+
+def test_an_iterable_is_no_second_pass():
+    with pytest.raises(ConceptBenchError, match="'topk' takes 2 passes over the tokens, which an iterable gives once"):
+        quick("topk", batches(0), epochs=2)
+    with pytest.raises(ConceptBenchError, match="training tokens are a int; pass an iterable of chunks"):
+        quick("topk", 3)
+
+
 def test_bad_tokens_are_named():
     def with_nan(epoch):
         bad = TRAIN.copy()
@@ -200,8 +240,14 @@ def test_bad_tokens_are_named():
 
     with pytest.raises(ConceptBenchError, match="NaN"):
         quick("topk", with_nan)
-    with pytest.raises(ConceptBenchError, match="fewer than one batch"):
+    with pytest.raises(ConceptBenchError, match="'topk' gets 100 tokens, fewer than one batch of 256; lower batch_s"):
         quick("topk", lambda epoch: iter([TRAIN[:100]]))
+    with pytest.raises(ConceptBenchError, match="'raw' gets 100 tokens, fewer than one batch of 2048; record more"):
+        quick("raw", lambda epoch: iter([TRAIN[:100]]))
+    with pytest.raises(ConceptBenchError, match="training chunk 0 of epoch 0 hold NaN or infinity once they are float"):
+        quick("topk", lambda epoch: iter([TRAIN.astype(np.float64) * 1e39]))
+    with pytest.raises(ConceptBenchError, match="held-out tokens hold NaN or infinity once they are float32"):
+        learn_many(QUICK, batches, d=D, seeds=[0], held_out=HELD_OUT.astype(np.float64) * 1e39, progress=False)
     with pytest.raises(ConceptBenchError, match="no training tokens"):
         quick("topk", lambda epoch: iter([]))
     with pytest.raises(ConceptBenchError, match="shape"):

@@ -41,6 +41,18 @@ class Extra(Ignores):
     def result(self):
         return {"atoms": np.ones((self.width, self.d)), "kk": 3}
 
+class Empty(Ignores):
+    def result(self):
+        return {"atoms": None, "k": 3}
+
+class Half(Ignores):
+    def result(self):
+        return {"atoms": np.ones((self.width, self.d)), "k": 2.5}
+
+class Ragged(Ignores):
+    def result(self):
+        return {"atoms": [[1.0], [1.0, 2.0]], "k": 3}
+
 class Nothing:
     def __init__(self, width, seed): pass
 """
@@ -113,6 +125,10 @@ def test_the_contract_catches_what_it_is_there_for(
         (["faulty:Wrong"], r"atoms of shape \(3, 3\), not \(width, features\) = \(64, 48\)"),
         (["faulty:Both"], r"must have one of 'k', 'thresholds' and 'pursue', it has \['k', 'thresholds'\]"),
         (["faulty:Extra"], "unknown entry 'kk'"),
+        (["faulty:Empty"], "the result of faulty:Empty is no mapping with 'atoms'"),
+        (["faulty:Half"], "has k 2.5, which must be a whole number in 1..64"),
+        (["faulty:Ragged"], "has atoms that are no array of numbers"),
+        (["topk", "-o", "k=2.5"], "k is 2.5, it must be a whole number"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -1,5 +1,6 @@
 """Every method of the project keeps the contract that foreign methods are checked by."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_matching_uses_the_sign_and_each_atom_once() -> None:
         ({"method": "k-means-omp", "width": 8, "k": 9}, "k is 9, it must lie in 1..8"),
         ({"method": "ica", "k": 4, "components": 2}, "components 2 is smaller than k 4"),
         ({"method": "semi-nmf", "width": 8, "k": 2, "iterations": 0}, "iterations is 0"),
+        ({"method": "topk", "width": 8, "k": 2.5}, "k is 2.5, it must be a whole number"),
+        ({"method": "topk", "width": 8, "k": "3"}, "k is '3', it must be a whole number"),
+        ({"method": "topk", "width": 8, "k": True}, "k is True, it must be a whole number"),
+        ({"method": "topk", "width": 8, "k": None}, "k is None, it must be a whole number"),
+        ({"method": "topk", "width": 8, "k": 2, "aux_k": 1.5}, "aux_k is 1.5, it must be a whole number or null"),
+        ({"method": "topk", "width": 8, "k": 2, "lr": float("nan")}, "lr is nan, it must be a finite number"),
+        ({"method": "topk", "width": 8, "k": 2, "normalise": "no"}, "normalise is 'no', it must be true or false"),
+        ({"method": "topk", "width": 8, "k": 2, "decay": 3}, "decay is 3, it must be text"),
+        ({"method": "matryoshka", "width": 8, "k": 2, "prefixes": 1.0}, "prefixes is 1.0, it must be a list of num"),
+        ({"method": "matryoshka", "width": 8, "k": 2, "prefixes": ["a"]}, "it must be a list of numbers"),
+        ({"method": "a:C", "width": 8, "options": [1]}, "it must be a mapping"),
+        ({"method": 3, "width": 8}, "method is 3, it must be text"),
         ({"method": "a b:C", "width": 8}, "named 'package.module:Class'"),
         ({"method": "a:C", "width": 8, "options": {"seed": 1}}, "options may not hold seed"),
     ],
@@ -51,6 +64,15 @@ def test_matching_uses_the_sign_and_each_atom_once() -> None:
 def test_bad_options_end_in_one_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConceptBenchError, match=sentence):
         specify(name="x", **options)
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_numbers_of_other_types_are_taken(method: str) -> None:
+    """Whole numbers and fractions of NumPy, and whole numbers where fractions may be."""
+    taken = {k: np.int64(v) if type(v) is int else v for k, v in OPTIONS[method].items()}
+    spec = specify(name="x", method=method, **taken)
+    assert spec == specify(name="x", method=method, **OPTIONS[method])
+    assert json.loads(json.dumps(describe(spec))).keys() == describe(spec).keys()
 
 
 @pytest.mark.parametrize("method", sorted(OPTIONS))

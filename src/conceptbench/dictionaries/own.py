@@ -61,14 +61,12 @@ class OwnLearner:
         """
         where = f"Dictionary '{self._spec.name}': the result of {self._spec.method}"
         result = self._method.result()
-        if not isinstance(result, Mapping) or "atoms" not in result:
+        if not isinstance(result, Mapping) or result.get("atoms") is None:
             raise ConceptBenchError(f"{where} is no mapping with 'atoms'; see docs/extend.md.")
         if unknown := sorted(set(result) - {*ARRAYS, *RULES}):
             known = ", ".join((*ARRAYS, *RULES))
             raise ConceptBenchError(f"{where} has the unknown entry '{unknown[0]}'; valid names are {known}.")
-        arrays = {
-            name: np.array(result[name], np.float32, order="C") for name in ARRAYS if result.get(name) is not None
-        }
+        arrays = {name: _array(result[name], f"{where} has {name}") for name in ARRAYS if result.get(name) is not None}
         expected = (self._spec.width, self._setting.sample.shape[1])
         if arrays["atoms"].shape != expected:
             shape = arrays["atoms"].shape
@@ -106,13 +104,22 @@ def load(path: str, name: str) -> Any:
         raise ConceptBenchError(f"Dictionary '{name}': the module '{module}' has no class '{kind}'.") from error
 
 
+def _array(values: Any, what: str) -> Float32[np.ndarray, "..."]:
+    """Return a copy as float32."""
+    try:
+        return np.array(values, np.float32, order="C")
+    except (TypeError, ValueError) as error:
+        raise ConceptBenchError(f"{what} that are no array of numbers ({error}); see docs/extend.md.") from error
+
+
 def _rule(result: Mapping[str, Any], where: str) -> CodeRule:
     given = [name for name in RULES if result.get(name) is not None]
     if len(given) != 1:
         raise ConceptBenchError(f"{where} must have one of 'k', 'thresholds' and 'pursue', it has {given or 'none'}.")
     if given == ["thresholds"]:
-        return KeepAbove(np.array(result["thresholds"], np.float32, order="C"))
-    k, width = int(result[given[0]]), len(result["atoms"])
-    if not 1 <= k <= width:
-        raise ConceptBenchError(f"{where} has {given[0]} {k}, which must lie in 1..{width}.")
+        return KeepAbove(_array(result["thresholds"], f"{where} has thresholds"))
+    value, width = result[given[0]], len(result["atoms"])
+    if not isinstance(value, int | np.integer) or not 1 <= value <= width:
+        raise ConceptBenchError(f"{where} has {given[0]} {value}, which must be a whole number in 1..{width}.")
+    k = int(value)
     return KeepLargest(k) if given == ["k"] else Pursue(k, "positive")

@@ -1,7 +1,7 @@
 """Learning dictionaries: one pass over the tokens feeds every method, seed and width that was asked for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,12 +23,18 @@ from conceptbench.dictionaries.learner import Precision, Sample, Setting
 from conceptbench.dictionaries.methods import learner_of
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.specs import DictionarySpec, Trained, describe
+from conceptbench.dictionaries.stream import (
+    Chunks,
+    Epochs,
+    FirstAgain,
+    checked_tokens,
+    epochs_of,
+    refuse_short,
+    take_sample,
+)
 from conceptbench.dictionaries.trainer import Lockstep, Trainer, lockstep
 from conceptbench.errors import ConceptBenchError
 from conceptbench.seeds import torch_seed
-
-Batches: TypeAlias = Callable[[int], Iterator[Float32[np.ndarray, "token feature"]]]
-"""From the epoch to the raw training tokens of that epoch, shuffled, in chunks of any size."""
 
 SAMPLE_TOKENS: Final = 65_536
 """Tokens taken from the start of the first epoch for normalisers and initial values; they are trained on as well."""
@@ -38,7 +44,7 @@ PROGRESS_SECONDS: Final = 0.5
 
 def learn(
     spec: DictionarySpec,
-    batches: Batches,
+    batches: Epochs | Chunks,
     *,
     d: int,
     seed: int,
@@ -62,7 +68,7 @@ def learn(
 
 def learn_many(
     specs: Sequence[DictionarySpec],
-    batches: Batches,
+    batches: Epochs | Chunks,
     *,
     d: int,
     seeds: Sequence[int] | Mapping[str, Sequence[int]],
@@ -82,8 +88,9 @@ def learn_many(
 
     Args:
         specs: what to learn; names are unique.
-        batches: the training tokens of an epoch. Each dictionary regroups them into batches of its own size; what is
-            left at the end of an epoch starts the next, and is dropped at the end of the last.
+        batches: a function from the epoch to its training tokens in chunks of any size, or an iterable of such chunks
+            when every method takes one pass. Each dictionary regroups them into batches of its own size; what is left
+            at the end of an epoch starts the next, and is dropped at the end of the last.
         d: features per token.
         seeds: repetitions, the same for all or by name. The random stream of a dictionary depends on
             (experiment_seed, its name, its seed) only.
@@ -105,8 +112,9 @@ def learn_many(
             finite (dictionary and step are named); for a checkpoint of something else.
     """
     _check_request(specs, held_out, d, tokens_per_epoch)
-    first = iter(batches(0))
-    head, sample = _take_sample(first, d)
+    epochs = epochs_of(batches, specs)
+    first = iter(epochs(0))
+    head, sample = take_sample(first, d, SAMPLE_TOKENS)
     jobs = [(s, seed) for s in specs for seed in (seeds[s.name] if isinstance(seeds, Mapping) else seeds)]
     start = _Start(sample, torch.device(device), tokens_per_epoch, experiment_seed, candidates)
     del sample  # what learners do not keep of it is freed with `start`, before training takes its memory
@@ -115,13 +123,13 @@ def learn_many(
     del start
     lengths = list(book.resume(trainers)) if book else []
     groups = lockstep(trainers, torch.device(device))
-    _read(groups, _FirstAgain(head, first, batches), d, tokens_per_epoch, lengths, book, progress)
+    _read(groups, FirstAgain(head, first, epochs), d, tokens_per_epoch, lengths, book, progress)
     waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
     return {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
 
 
 def _read(
-    groups: Sequence[Lockstep], batches: Batches, d: int, tokens_per_epoch: int | None, lengths: list[int],
+    groups: Sequence[Lockstep], epochs_of_tokens: Epochs, d: int, tokens_per_epoch: int | None, lengths: list[int],
     book: "_Book | None", progress: bool,
 ) -> None:  # fmt: skip
     """Feed all epochs to the groups; those of known length that all have behind them are not read."""
@@ -136,8 +144,8 @@ def _read(
                 bar.update(lengths[epoch])
                 continue
             seen = 0
-            for index, tokens in enumerate(batches(epoch)):
-                checked = _check_tokens(tokens, d, f"training chunk {index} of epoch {epoch}")
+            for index, tokens in enumerate(epochs_of_tokens(epoch)):
+                checked = checked_tokens(tokens, d, f"training chunk {index} of epoch {epoch}")
                 for group in active:
                     group.feed(checked)
                 seen += len(checked)
@@ -145,6 +153,9 @@ def _read(
                     book.note(len(checked), groups, tuple(lengths[:epoch]))
                 _show(bar, active[index % len(active)], index // len(active), len(checked))
             lengths[epoch:] = [seen]
+            if not epoch:
+                for trainer in (trainer for group in groups for trainer in group.trainers):
+                    refuse_short(trainer.spec, seen * trainer.spec.epochs)
 
 
 class _Start:
@@ -226,10 +237,7 @@ def _finish(
     trainer: Trainer, waiting: int, held_out: np.ndarray, provenance: Mapping[str, Any] | None, device: str
 ) -> Dictionary:
     if not trainer.steps:
-        raise ConceptBenchError(
-            f"Dictionary '{trainer.spec.name}' got {waiting} tokens, fewer than one batch of "
-            f"{trainer.spec.batch_size}; lower batch_size or record more images."
-        )
+        refuse_short(trainer.spec, waiting)
     dictionary = trainer.learner.finish()
     pieces = (held_out[i : i + EVALUATION_BATCH] for i in range(0, len(held_out), EVALUATION_BATCH))
     card = {
@@ -257,42 +265,9 @@ def _check_request(specs: Sequence[DictionarySpec], held_out: np.ndarray, d: int
     for spec in specs:
         if isinstance(spec, Trained) and spec.decay_share and tokens_per_epoch is None:
             raise ConceptBenchError(f"Dictionary '{spec.name}' decays its learning rate and needs tokens_per_epoch.")
-    _check_tokens(held_out, d, "held-out tokens")
-
-
-def _check_tokens(tokens: np.ndarray, d: int, what: str) -> Float32[np.ndarray, "token feature"]:
-    if tokens.ndim != 2 or tokens.shape[1] != d:
-        raise ConceptBenchError(f"The {what} have shape {tokens.shape}, not (tokens, {d}); check the activation store.")
-    if not np.isfinite(tokens).all():
-        raise ConceptBenchError(f"The {what} hold NaN or infinity; verify the activation store.")
-    return np.ascontiguousarray(tokens, np.float32)
-
-
-class _FirstAgain:
-    """The epochs, the first of which was begun; what was read of it comes again, and is let go as it is used."""
-
-    def __init__(self, head: list[np.ndarray], rest: Iterator[np.ndarray], batches: Batches) -> None:
-        """Keep the chunks that were read."""
-        self._head, self._rest, self._batches = head, rest, batches
-
-    def __call__(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the chunks of an epoch."""
-        if epoch:
-            yield from self._batches(epoch)
-            return
-        while self._head:
-            yield self._head.pop(0)
-        yield from self._rest
-
-
-def _take_sample(stream: Iterator[np.ndarray], d: int) -> tuple[list[np.ndarray], Float32[np.ndarray, "token feature"]]:
-    """Return the first chunks, to be trained on later, and the sample made of them."""
-    head: list[np.ndarray] = []
-    while sum(map(len, head)) < SAMPLE_TOKENS and (tokens := next(stream, None)) is not None:
-        head.append(_check_tokens(tokens, d, f"training chunk {len(head)} of epoch 0"))
-    if not head:
-        raise ConceptBenchError("There are no training tokens; record activations of at least one image.")
-    return head, np.concatenate(head)[:SAMPLE_TOKENS]
+        if tokens_per_epoch is not None:
+            refuse_short(spec, tokens_per_epoch * spec.epochs)
+    checked_tokens(held_out, d, "held-out tokens")
 
 
 def _show(bar: "tqdm[Any]", group: Lockstep, turn: int, tokens: int) -> None:

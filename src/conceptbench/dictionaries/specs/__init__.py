@@ -5,9 +5,11 @@ The field names are those of the configuration, so that a section of it becomes 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from conceptbench.dictionaries.specs.autoencoders import (
     Archetypal,
@@ -20,6 +22,7 @@ from conceptbench.dictionaries.specs.autoencoders import (
 )
 from conceptbench.dictionaries.specs.base import Revived, Selecting, Start, Trained
 from conceptbench.dictionaries.specs.classical import Ica, KMeans, KMeansPursuit, SemiNmf
+from conceptbench.dictionaries.specs.kinds import kind_fault
 from conceptbench.dictionaries.specs.nulls import Pca, Random, Raw
 from conceptbench.dictionaries.specs.own import Own
 from conceptbench.dictionaries.specs.pursuit import KSvd
@@ -84,6 +87,8 @@ def specify(*, name: str, method: str, **options: Any) -> DictionarySpec:
         ConceptBenchError: for an unknown method or option (the nearest valid name is given), a missing one, or a
             value out of range.
     """
+    if not isinstance(method, str):
+        raise ConceptBenchError(f"Dictionary '{name}': method is {method}, it must be text; correct it.")
     if ":" in method:
         return _build(Own, name, method, {"method": method, **options})
     kind = METHODS.get(method)
@@ -99,10 +104,14 @@ def _build(kind: type[DictionarySpec], name: str, method: str, options: Mapping[
             raise ConceptBenchError(
                 f"Dictionary '{name}' ({method}): unknown option '{option}'{_nearest(option, known)}."
             )
-    try:
-        return kind(name=name, **options)
-    except TypeError as error:
-        raise ConceptBenchError(f"Dictionary '{name}' ({method}) is incomplete: {error}.") from error
+    required = [each for each, field in known.items() if field.default is MISSING and field.default_factory is MISSING]
+    if missing := [each for each in required if each not in {"name", *options}]:
+        listed = ", ".join(f"'{each}'" for each in missing)
+        raise ConceptBenchError(f"Dictionary '{name}' ({method}) is incomplete: it needs {listed}.")
+    if fault := kind_fault(kind, options):
+        raise ConceptBenchError(f"Dictionary '{name}' ({method}): {fault}; correct it in the configuration.")
+    plain = {option: value.item() if isinstance(value, np.generic) else value for option, value in options.items()}
+    return kind(name=name, **plain)
 
 
 def describe(spec: DictionarySpec) -> dict[str, Any]:
