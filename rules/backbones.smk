@@ -1,5 +1,10 @@
 # Backbones: the small ones are shipped (and trained again when anything that defines them changes), others are fetched.
 
+
+localrules:
+    fetch_backbone,
+
+
 PRETRAINING = ["backbones/pretrain", *(f"backbones/pretrain_{part}" for part in ("batches", "losses", "views"))]
 PICTURES = [
     *(f"data/{name}" for name in ("raster", "geometry", "vocabulary", "scenes", "scene_pixels", "edits", "captions")),
@@ -35,6 +40,7 @@ rule train_backbone:
 rule fetch_backbone:
     input:
         stamp=stamps("fetch_backbone", backbone=FETCHED),
+        pin=pins(FETCHED),
         files=local_files,
         code=code(*(f"backbones/{name}" for name in ("fetch", "load", "folder", "hub_tokenizer", "names", "trunks"))),
     output:
@@ -52,6 +58,6 @@ rule fetch_backbone:
         runtime=minutes(60),
     params:
         work=f"{R}/.work/backbones/{{backbone}}",
-        locks="locks",
+        locks=LOCKS,
     script:
         "../scripts/fetch_backbone.py"

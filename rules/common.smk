@@ -111,6 +111,29 @@ def stamps(stage, **names):
     return f"{R}/stamps/{stage}{wildcards}.json"
 
 
+LOCKS = "locks"
+"""Folder of the commits and digests that published weights are pinned to, kept with the project."""
+
+
+def pins(backbones):
+    """What fetched backbones are pinned to, as a path with a wildcard: written anew only when a lock was changed.
+
+    The first fetch notes its own lock, which is no change: the card of the backbone repeats it.
+    """
+    for name in backbones:
+        pin, card = Path(R) / "stamps" / f"pin.{name}.json", Path(R) / "backbones" / name / "card.json"
+        known = json.loads(card.read_text()).get("lock") or {} if card.exists() else {}
+        path = Path(LOCKS) / ("--".join(Path(known.get("repository", "")).parts) + ".json")
+        lock = json.loads(path.read_text()) if path.exists() else known
+        old = json.loads(pin.read_text()) if pin.exists() else None
+        if old is None or lock not in (old, known):
+            pin.parent.mkdir(parents=True, exist_ok=True)
+            partial = pin.with_name(f"{pin.name}.partial")
+            partial.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n")
+            partial.replace(pin)
+    return f"{R}/stamps/pin.{{backbone}}.json"
+
+
 def from_here(path):
     """A path of the checkout relative to the working folder where it is below it, so that a copy has the same inputs."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,5 +1,6 @@
 """The Snakefile is cheap to read and keeps to Snakemake's style."""
 
+import json
 import re
 import subprocess
 import sys
@@ -88,3 +89,30 @@ def test_another_attempt_asks_for_more_memory_and_time(empty: Workspace) -> None
     for text, times in ((once, 1), (twice, 2)):
         resources = re.search(r"^rule encode_codes:\n(?:    .*\n)*?    resources: (.*)", text, re.MULTILINE)[1]
         assert {f"mem_mb={times * 8000}", f"runtime={times * 240}"} <= set(resources.split(", "))
+
+
+def test_a_changed_lock_fetches_a_backbone_again_and_its_first_lock_does_not(empty: Workspace) -> None:
+    results = empty.folder / "results" / "laptop"
+    card, lock = results / "backbones" / "clip-b32" / "card.json", empty.folder / "locks" / "owner--model.json"
+    target = str(card.relative_to(empty.folder))
+
+    def planned() -> dict[str, int]:
+        settings = ["--dry-run", "--cores", "1", "--configfile", "examples/laptop.yaml"]
+        return planned_rules(empty.run(sys.executable, "-m", "snakemake", target, *settings).stdout)
+
+    def fetch(revision: str) -> None:
+        """What the rule does: the lock, then the weights and the card, which repeats it."""
+        lock.parent.mkdir(exist_ok=True)
+        lock.write_text(json.dumps({"repository": "owner/model", "revision": revision}))
+        card.parent.mkdir(parents=True, exist_ok=True)
+        (card.parent / "open_clip_model.safetensors").touch()
+        card.write_text(json.dumps({"lock": json.loads(lock.read_text())}))
+
+    assert planned() == {"fetch_backbone": 1}
+    fetch("a")
+    assert planned() == {}
+    lock.write_text(json.dumps({"repository": "owner/model", "revision": "b"}))
+    assert planned() == {"fetch_backbone": 1}
+    assert planned() == {"fetch_backbone": 1}
+    fetch("b")
+    assert planned() == {}
