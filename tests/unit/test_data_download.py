@@ -93,6 +93,26 @@ def test_file_without_a_published_checksum_is_noted_and_compared(site: Site, tmp
     with pytest.raises(ConceptBenchError, match="instead of " + hashlib.sha256(CONTENT).hexdigest()):
         download(site.url("file.bin"), path)
     assert not path.exists()
+    with pytest.raises(ConceptBenchError, match=r"delete .*file\.bin\.sha256 too"):
+        download(site.url("file.bin"), path)
+    (tmp_path / "file.bin.sha256").unlink()
+    download(site.url("file.bin"), path)
+    assert path.read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(
+    ("named", "begins"), [(True, b"Sign in"), (False, b"\n <!DOCTYPE html><p>Sign in"), (False, b"<html>")]
+)
+def test_web_page_in_place_of_a_file_is_refused(site: Site, tmp_path: Path, named: bool, begins: bytes) -> None:
+    site.files |= {"split.json": begins, "page.html": begins}
+    site.types = {"split.json": "text/html; charset=utf-8"} if named else {}
+    with pytest.raises(
+        ConceptBenchError, match=r"gives a web page instead of split\.json; .*put the file into .*split"
+    ):
+        download(site.url("split.json"), tmp_path / "split.json")
+    assert len(site.asked) == 1 and list(tmp_path.iterdir()) == []
+    download(site.url("page.html"), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == begins
 
 
 def test_addresses_that_give_nothing(site: Site, tmp_path: Path) -> None:

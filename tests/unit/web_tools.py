@@ -17,6 +17,8 @@ class Site:
     """For each of the next answers, the bytes after which the connection is broken."""
     ranges: bool = True
     """Whether the server knows ranges."""
+    types: dict[str, str] = field(default_factory=dict)
+    """What the server calls the content of a file; nothing by default."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and range of every request."""
     address: str = ""
@@ -46,6 +48,8 @@ def serving() -> Iterator[Site]:
                     return
             self.send_response(206 if start else 200)
             self.send_header("ETag", tag)
+            if self.path.lstrip("/") in site.types:
+                self.send_header("Content-Type", site.types[self.path.lstrip("/")])
             self.send_header("Content-Length", str(len(content) - start))
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")

@@ -2,7 +2,8 @@
 
 Bytes go into `<file>.partial`, which the next call continues with an HTTP range request. The file gets its own name
 only after its checksum was compared: with the published one, or with the one that was noted when the file was first
-downloaded here (`<file>.sha256`).
+downloaded here (`<file>.sha256`). A web page in place of a file, such as a server shows to ask or to excuse itself, is
+never taken.
 """
 
 import hashlib
@@ -24,6 +25,8 @@ ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 60
 _PIECE = 2**20
+_PAGES = (".html", ".htm")
+_PAGE_BEGINS = (b"<!doctype html", b"<html")
 
 
 def download(url: str, path: Path, checksum: str | None = None) -> str:
@@ -32,18 +35,19 @@ def download(url: str, path: Path, checksum: str | None = None) -> str:
     `checksum` is `md5:<hex>` or `sha256:<hex>`; None compares with what was noted at the first download.
 
     Raises:
-        ConceptBenchError: when the address cannot be read, the connection breaks again and again (what has come is
-            kept), or the checksum is another one (what has come is removed).
+        ConceptBenchError: when the address cannot be read or gives a web page, the connection breaks again and again
+            (what has come is kept), or the checksum is another one (what has come is removed).
     """
     if path.is_file():
-        return verify(path, checksum, url)
+        return _verify(path, checksum, url, path)
     if urlsplit(url).scheme not in ("http", "https"):
         raise ConceptBenchError(f"{url} is no http address; put the file into {path} yourself.")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     _fill(url, partial, path)
     try:
-        sha256 = verify(partial, checksum or _noted(path), url)
+        _require_no_page(partial, url, path)
+        sha256 = _verify(partial, checksum, url, path)
     except ConceptBenchError:
         partial.unlink()
         raise
@@ -52,24 +56,38 @@ def download(url: str, path: Path, checksum: str | None = None) -> str:
     return sha256
 
 
-def verify(path: Path, checksum: str | None, origin: str) -> str:
-    """Return the SHA-256 of `path` after a comparison with `checksum`, or with what was noted beside it.
+def _verify(path: Path, checksum: str | None, origin: str, name: Path) -> str:
+    """Return the SHA-256 of `path` after a comparison with `checksum`, or with what was noted beside `name`.
 
     Raises:
         ConceptBenchError: when it is another one; both are named.
     """
     sha256 = sha256_file(path)
-    algorithm, _, expected = (checksum or _noted(path) or "").partition(":")
+    algorithm, _, expected = (checksum or _noted(name) or "").partition(":")
     if not algorithm:
         return sha256
     with path.open("rb") as handle:
         found = sha256 if algorithm == "sha256" else hashlib.file_digest(handle, algorithm).hexdigest()
     if found != expected:
-        raise ConceptBenchError(
-            f"{path} from {origin} has the {algorithm} {found} instead of {expected}; remove it if it is still there "
-            "and run again, or put the right file in its place."
-        )
+        remedy = "remove it if it is still there and run again, or put the right file in its place"
+        if checksum is None:
+            remedy = f"{remedy}; when it was the first download that brought a wrong file, delete {_note(name)} too"
+        raise ConceptBenchError(f"{path} from {origin} has the {algorithm} {found} instead of {expected}; {remedy}.")
     return sha256
+
+
+def _require_no_page(partial: Path, url: str, path: Path) -> None:
+    """Raise ConceptBenchError when what has come begins like a web page, whatever the server called it."""
+    with partial.open("rb") as file:
+        begins = file.read(256).lstrip().lower().startswith(_PAGE_BEGINS)
+    if begins and path.suffix not in _PAGES:
+        raise _page(url, path)
+
+
+def _page(url: str, path: Path) -> ConceptBenchError:
+    return ConceptBenchError(
+        f"{url} gives a web page instead of {path.name}; open it in a browser and put the file into {path} yourself."
+    )
 
 
 def _note(path: Path) -> Path:
@@ -89,7 +107,7 @@ def _fill(url: str, partial: Path, path: Path) -> None:
     while failures < ATTEMPTS:
         before = _size(partial)
         try:
-            if _receive(url, partial):
+            if _receive(url, partial, path):
                 return
             reason = "the connection ended early"
         except urllib.error.HTTPError as error:
@@ -111,7 +129,7 @@ def _fill(url: str, partial: Path, path: Path) -> None:
     )
 
 
-def _receive(url: str, partial: Path) -> bool:
+def _receive(url: str, partial: Path, path: Path) -> bool:
     """Append what one connection brings; whether the file is whole then."""
     start, tag = _size(partial), partial.with_name(f"{partial.name}.etag")
     known = tag.read_text(encoding="utf-8") if tag.is_file() else ""
@@ -119,6 +137,8 @@ def _receive(url: str, partial: Path) -> bool:
     if start and known:
         headers |= {"Range": f"bytes={start}-", "If-Range": known}
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:
+        if response.headers.get_content_type() == "text/html" and path.suffix not in _PAGES:
+            raise _page(url, path)
         start = _resumed_at(response) if response.status == 206 else 0
         _keep_tag(response, tag)
         total = _expected(response, start)
