@@ -45,11 +45,22 @@ def test_all_methods_reach_the_library_through_their_stamps() -> None:
     assert set(moving) == {"maple", "vpt-deep", "ivlp", "promptsrc", "clip-lora"}
 
 
-@pytest.mark.parametrize("method", sorted(set(SECTIONS) - {"linear-probe"}))
+@pytest.mark.parametrize("method", sorted(set(SECTIONS) - {"linear-probe", "vpt-deep"}))
 def test_methods_with_text_on_an_image_only_backbone(tmp_path: Path, method: str) -> None:
     adaptations = {"backbone": "image-tiny", "methods": {"zero-shot": None, "maple": None, "tried": {"method": method}}}
-    with pytest.raises(ConceptBenchError, match=r"tried' needs a text tower, but .* has none; use"):
+    message = r"tried' needs a text tower, but .* has none; use linear-probe, vpt-deep or clip-lora with towers: image"
+    with pytest.raises(ConceptBenchError, match=message):
         overlaid(tmp_path, {"adaptations": adaptations, "measures": {"block": 4}})
+
+
+def test_methods_with_a_linear_head_on_an_image_only_backbone(tmp_path: Path) -> None:
+    methods: dict[str, Any] = {"zero-shot": None, "maple": None, "linear-probe": {"method": "linear-probe"}}
+    methods |= {"vpt": {"method": "vpt-deep", "depth": 6}, "lora": {"method": "clip-lora", "towers": "image"}}
+    config = overlaid(tmp_path, {"adaptations": {"backbone": "image-tiny", "methods": methods}})
+    assert set(config.adaptations.methods) == {"linear-probe", "vpt", "lora"}
+    methods["vpt"]["depth"] = 7
+    with pytest.raises(ConceptBenchError, match=r"vpt\.depth' is 7, but 'image-tiny' has 6 blocks in its image tower"):
+        overlaid(tmp_path, {"adaptations": {"backbone": "image-tiny", "methods": methods}})
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def train(
     rates, losses, n_images, step = [], [], len(task.train_rows), 0
     epochs = math.ceil(plan.steps / steps_per_epoch(n_images, plan.batch_size))
     with (
-        whole_products([*backbone.vision_blocks, *text_blocks(backbone)]),
+        whole_products([*backbone.vision_blocks, *(text_blocks(backbone) if backbone.has_text else [])]),
         seeded(torch_seed(task.seed, "adaptation", name, "augmentation")),
         tqdm(total=plan.steps, desc=f"{name} on {task.dataset.name}", disable=not progress) as bar,
     ):

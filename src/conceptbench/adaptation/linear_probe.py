@@ -18,8 +18,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from conceptbench.adaptation.adapter import Adapter, Logits
+from conceptbench.adaptation.adapter import Logits
 from conceptbench.adaptation.fitting import Fitting, Stored
+from conceptbench.adaptation.head import TrainedClassesAdapter
 from conceptbench.adaptation.specs import LinearProbeSpec
 from conceptbench.adaptation.storage import require_tensors
 from conceptbench.errors import ConceptBenchError
@@ -32,42 +33,28 @@ GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 
 @dataclass(frozen=True, eq=False)
-class LinearProbeAdapter(Adapter):
-    """Weights [class, embed] and intercepts [class] for the trained classes, and for no others."""
+class LinearProbeAdapter(TrainedClassesAdapter):
+    """Weights [class, embed] and intercepts [class]."""
 
     weight: Tensor
     bias: Tensor
 
+    @property
+    def _what(self) -> str:
+        return "a linear probe"
+
     def tensors(self) -> dict[str, Tensor]:
         """`weight` and `bias`."""
         return {"weight": self.weight, "bias": self.bias}
-
-    def _encode_classes(self, backbone: Backbone, class_names: Sequence[str]) -> Float[Tensor, "class embed"]:
-        raise ConceptBenchError(
-            "a linear probe has no text side; use its classify, or another method for class vectors."
-        )
 
     def classify(
         self, backbone: Backbone, features: Float[Tensor, "image embed"], class_names: Sequence[str]
     ) -> Logits:
         """Affine logits of image features; `class_names` must all be trained classes."""
         self.require_backbone(backbone)
-        note = self.missing_note(class_names)
-        if note:
-            raise ConceptBenchError(f"the linear probe cannot score these classes: {note}.")
-        trained = list(self.card["classes"])
-        chosen = [trained.index(name) for name in class_names]
+        chosen = self._places(class_names)
         weight, bias = self.weight.to(features), self.bias.to(features)
         return features @ weight[chosen].T + bias[chosen]
-
-    def missing_note(self, class_names: Sequence[str]) -> str:
-        """Names a class without weights, if there is one."""
-        unknown = [name for name in class_names if name not in self.card["classes"]]
-        return (
-            f"a linear probe has no weights for classes it was not trained on, such as {unknown[0]!r}"
-            if unknown
-            else ""
-        )
 
 
 def fit_linear_probe(spec: LinearProbeSpec, fitting: Fitting) -> LinearProbeAdapter:

@@ -127,7 +127,7 @@ class CoCoOp(_Sgd):
 
 
 class VptDeep(_Sgd):
-    """Learnt tokens in every block of the image tower, fixed texts (VPT-deep, arXiv 2203.12119)."""
+    """Learnt tokens in every image block; fixed texts, or without texts a linear head (VPT-deep, arXiv 2203.12119)."""
 
     method: Literal["vpt-deep"]
     n_ctx: Count = 8
@@ -203,7 +203,7 @@ class ClipLora(Section):
 
     method: Literal["clip-lora"]
     towers: Literal["both", "image", "text"] = "both"
-    """Towers that learn."""
+    """Towers that learn; a backbone without texts takes image, and learns a linear head with it."""
     projections: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
     """Input projections that learn."""
     rank: Count = 2
@@ -234,8 +234,14 @@ AdaptationMethod: TypeAlias = Annotated[
 
 
 def needs_text(method: AdaptationMethod) -> bool:
-    """Return whether the method needs a text tower: all but the linear probe."""
-    return not isinstance(method, LinearProbe)
+    """Return whether the method needs a text tower: not those that learn a linear head where there is none."""
+    match method:
+        case LinearProbe() | VptDeep():
+            return False
+        case ClipLora():
+            return method.towers != "image"
+        case _:
+            return True
 
 
 def prompt_depths(method: AdaptationMethod) -> dict[str, Literal["image", "both"]]:

@@ -113,7 +113,8 @@ class Config(Section):
         for name, method in self.adaptations.methods.items():
             if needs_text(method) and not has_text(spec):
                 text = f"the backbone '{self.adaptations.backbone}' has none"
-                raise ValueError(f"'adaptations.methods.{name}' needs a text tower, but {text}; use linear-probe")
+                others = "linear-probe, vpt-deep or clip-lora with towers: image"
+                raise ValueError(f"'adaptations.methods.{name}' needs a text tower, but {text}; use {others}")
             for field, towers in prompt_depths(method).items():
                 wanted, blocks = getattr(method, field), deepest[towers]
                 if blocks is not None and wanted > blocks:

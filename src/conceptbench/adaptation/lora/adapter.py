@@ -1,7 +1,8 @@
 """CLIP-LoRA (Zanella and Ben Ayed 2024): low-rank factors in the attention of both towers, one text template.
 
 It is the one method here that changes weights. In the towers that do not learn, features are those of the backbone and
-are not computed again. Trained in float32, where the original used mixed precision.
+are not computed again. Trained in float32, where the original used mixed precision. A backbone without texts has a
+linear head, and only its image tower learns.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conceptbench.adaptation.adapter import Adapter, cosine_logits
-from conceptbench.adaptation.engine import cosine_plan, seeded, train
+from conceptbench.adaptation.engine import StepLoss, cosine_plan, seeded, train
 from conceptbench.adaptation.fitting import Fitting, Stored
+from conceptbench.adaptation.head import HeadedAdapter, headed, new_head, restore_headed
 from conceptbench.adaptation.lora.layers import LowRank, attention_width, merged, trained
 from conceptbench.adaptation.prompts.hooks import text_blocks, text_tower
 from conceptbench.adaptation.prompts.text import encode_tokens, prompt_tokens, template_prompts
@@ -73,9 +75,11 @@ class ClipLoraAdapter(Adapter):
 def new_lora(spec: ClipLoraSpec, backbone: Backbone, seed: int) -> LoraLearner:
     """Untrained factors, on the backbone's device.
 
-    Raises ConceptBenchError when the backbone has no text tower or its attention cannot be changed.
+    Raises ConceptBenchError when its attention cannot be changed, or the backbone has no text tower and not the image
+    tower alone shall learn.
     """
-    text_tower(backbone)
+    if backbone.has_text or spec.towers != "image":
+        text_tower(backbone)
     images = backbone.vision_blocks if spec.towers != "text" else []
     texts = text_blocks(backbone) if spec.towers != "image" else []
     image_widths = [attention_width(block, f"the image tower of backbone {backbone.name!r}") for block in images]
@@ -93,10 +97,12 @@ def lora_loss(
     return F.cross_entropy(cosine_logits(backbone, _images(learner, backbone, pixels), texts), targets)
 
 
-def fit_clip_lora(spec: ClipLoraSpec, fitting: Fitting) -> ClipLoraAdapter:
+def fit_clip_lora(spec: ClipLoraSpec, fitting: Fitting) -> ClipLoraAdapter | HeadedAdapter:
     """Train CLIP-LoRA on the task's classes; raises as `new_lora` does, and for a loss that is not finite."""
     backbone, task = fitting.backbone, fitting.task
     learner = new_lora(spec, backbone, task.seed)
+    if not backbone.has_text:
+        return _fit_headed(spec, fitting, learner)
     prompts = template_prompts(spec.template or DEFAULT_TEMPLATE, task.class_names)
     tokens = prompt_tokens(backbone, prompts)
     with torch.no_grad():
@@ -108,16 +114,44 @@ def fit_clip_lora(spec: ClipLoraSpec, fitting: Fitting) -> ClipLoraAdapter:
             return F.cross_entropy(cosine_logits(backbone, _images(learner, backbone, pixels), fixed), targets)
         return lora_loss(learner, backbone, tokens, pixels, targets)
 
-    parameters = list(learner.parameters())
+    return _trained(spec, fitting, learner, step_loss, ())
+
+
+def _fit_headed(spec: ClipLoraSpec, fitting: Fitting, learner: LoraLearner) -> HeadedAdapter:
+    """Train the factors of the image tower together with a linear head."""
+    backbone, head = fitting.backbone, new_head(fitting)
+
+    def step_loss(pixels: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy over the head's classes."""
+        return F.cross_entropy(head(_images(learner, backbone, pixels)), targets)
+
+    return headed(_trained(spec, fitting, learner, step_loss, list(head.parameters())), head)
+
+
+def _trained(
+    spec: ClipLoraSpec, fitting: Fitting, learner: LoraLearner, step_loss: StepLoss, beside: Sequence[Tensor]
+) -> ClipLoraAdapter:
+    """Train the factors, and parameters `beside` them, by AdamW."""
+    parameters = [*learner.parameters(), *beside]
     optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay, betas=(0.9, 0.999))
-    plan = cosine_plan(optimizer, spec.iterations_per_shot * task.shots, spec.batch_size, spec.min_lr)
-    training = train(plan, step_loss, backbone, task, name=spec.name, progress=fitting.progress)
+    plan = cosine_plan(optimizer, spec.iterations_per_shot * fitting.task.shots, spec.batch_size, spec.min_lr)
+    training = train(plan, step_loss, fitting.backbone, fitting.task, name=spec.name, progress=fitting.progress)
     training["n_parameters"] = sum(parameter.numel() for parameter in parameters)
     return ClipLoraAdapter(spec, fitting.card | {"training": training}, learner.requires_grad_(False))
 
 
-def restore_clip_lora(spec: ClipLoraSpec, stored: Stored) -> ClipLoraAdapter:
-    """The adapter of a card and its tensors, which must be those of these towers, widths and rank."""
+def restore_clip_lora(spec: ClipLoraSpec, stored: Stored) -> ClipLoraAdapter | HeadedAdapter:
+    """The adapter of a card and its tensors."""
+
+    def factors(stored: Stored) -> ClipLoraAdapter:
+        """The factors of the towers that learn."""
+        return _restore_factors(spec, stored)
+
+    return factors(stored) if stored.backbone.has_text else restore_headed(stored, factors)
+
+
+def _restore_factors(spec: ClipLoraSpec, stored: Stored) -> ClipLoraAdapter:
+    """The adapter whose tensors must be those of these towers, widths and rank."""
     learner = new_lora(spec, stored.backbone, seed=0)
     expected = {name: tuple(value.shape) for name, value in learner.state_dict().items()}
     require_tensors(stored.tensors, expected, stored.source)

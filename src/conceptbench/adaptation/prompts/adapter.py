@@ -75,9 +75,14 @@ def fit_prompts(
     learner: PromptLearner,
     step_loss: StepLoss,
     epoch_end: EpochEnd = lambda _epoch: None,
+    beside: Sequence[Tensor] = (),
 ) -> PromptAdapter:
-    """Train a learner on the task by SGD; whatever `epoch_end` makes of it after the last epoch is kept."""
-    plan = sgd_plan(list(learner.parameters()), spec, len(fitting.task.train_rows))
+    """Train a learner, and parameters `beside` it, on the task by SGD.
+
+    Whatever `epoch_end` makes of the learner after the last epoch is kept.
+    """
+    parameters = [*learner.parameters(), *beside]
+    plan = sgd_plan(parameters, spec, len(fitting.task.train_rows))
     training = train(
         plan,
         step_loss,
@@ -87,7 +92,7 @@ def fit_prompts(
         progress=fitting.progress,
         epoch_end=epoch_end,
     )
-    training["n_parameters"] = sum(parameter.numel() for parameter in learner.parameters())
+    training["n_parameters"] = sum(parameter.numel() for parameter in parameters)
     return PromptAdapter(spec, fitting.card | {"training": training}, learner.requires_grad_(False))
 
 

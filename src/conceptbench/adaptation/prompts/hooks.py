@@ -86,9 +86,10 @@ def text_tower(backbone: Backbone) -> Any:
     """
     tower = backbone.text if backbone.has_text else None
     if tower is None or not hasattr(tower, "token_embedding"):
+        others = "linear-probe" if backbone.has_text else "linear-probe, vpt-deep or clip-lora (towers: image)"
         raise ConceptBenchError(
             f"backbone {backbone.name!r} has no open_clip text tower, which this adaptation needs; "
-            "use linear-probe, or another backbone."
+            f"use {others}, or another backbone."
         )
     return tower
 
