@@ -81,8 +81,12 @@ reference: environment ## Make the metrics of a finished run the committed refer
 # anew. (snakemake --touch would not do: it reads the configuration first and accepts old results for new parameters.)
 ONE_TIME := touch .dvc/tmp/moment && find results/$(EXPERIMENT) -type f -exec touch -r .dvc/tmp/moment {} +
 
+IS_RECORDED = grep -qF -- '- results/$(EXPERIMENT):' dvc.yaml || \
+    { echo "dvc.yaml does not record results/$(EXPERIMENT); name it there, or leave EXPERIMENT as it is." >&2; exit 1; }
+
 .PHONY: record
 record: environment ## Record a finished run with DVC and push it to the default remote
+	@$(IS_RECORDED)
 	@test -z "$$(git status --porcelain)" || \
 	    { echo "The checkout has changes; commit them first, so that the record belongs to a revision." >&2; exit 1; }
 	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
@@ -94,6 +98,8 @@ record: environment ## Record a finished run with DVC and push it to the default
 
 .PHONY: restore
 restore: environment ## Bring back the recorded run, and say what today's configuration would compute anew
+	@$(IS_RECORDED)
+	@test -f dvc.lock || { echo "There is no dvc.lock here, so no run was recorded; take a revision with one, or compute the run: make run" >&2; exit 1; }
 	$(BIN)/dvc pull
 	@$(BIN)/dvc status benchmark
 	@$(ONE_TIME)

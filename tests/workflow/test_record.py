@@ -61,6 +61,23 @@ def restored(recorded: Path, tmp_path: Path) -> Iterator[Workspace]:
     shutil.rmtree(reader.folder)
 
 
+def test_results_that_are_not_recorded_are_refused(empty: Workspace) -> None:
+    for target in ("record", "restore"):
+        done = make(empty, target, check=False)
+        assert done.returncode != 0
+        assert "dvc.yaml does not record results/smoke; name it there" in done.stdout
+
+
+def test_nothing_is_restored_where_nothing_was_recorded(empty: Workspace) -> None:
+    stage = empty.folder / "dvc.yaml"
+    stage.write_text(stage.read_text().replace("results/testbed", "results/smoke"))
+    done = make(empty, "restore", check=False)
+    assert done.returncode != 0
+    assert [line for line in done.stdout.splitlines() if "dvc.lock" in line] == [
+        "There is no dvc.lock here, so no run was recorded; take a revision with one, or compute the run: make run"
+    ]
+
+
 def test_results_stay_in_place_while_the_stage_runs(finished: Workspace) -> None:
     described = yaml.safe_load((finished.folder / "dvc.yaml").read_text())
     assert described["stages"]["benchmark"]["outs"] == [{"results/testbed": {"persist": True}}]
