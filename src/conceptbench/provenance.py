@@ -36,6 +36,8 @@ LIBRARIES: Final = (
 """Distributions whose versions can change a result."""
 
 _LOCK = "requirements.lock"
+_CODE = ("src", "scripts", "rules")
+"""Folders in which a file that git does not know can change a result."""
 _ENVIRONMENT = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED", "SLURM_CLUSTER_NAME")
 """Variables of the environment that change how numbers are computed, or say where."""
 
@@ -70,17 +72,19 @@ def _checkout() -> Path | None:
 def describe_code(folder: Path | None = None) -> dict[str, Any]:
     """Return the git revision, whether files differ from it, and the digest of the lock file.
 
-    Each is None when it cannot be known: outside a checkout, without git, without a lock file.
+    A code file that git does not know and does not ignore is a difference too. Each is None when it cannot be known:
+    outside a checkout, without git, without a lock file.
     """
     root = folder if folder is not None else _checkout()
     if root is None:
         return {"revision": None, "dirty": None, "lock": None}
     revision = _git(root, "rev-parse", "HEAD")
     status = _git(root, "status", "--porcelain", "--untracked-files=no") if revision else None
+    unknown = _git(root, "ls-files", "--others", "--exclude-standard", "--", *_CODE) if revision else None
     lock = root / _LOCK
     return {
         "revision": revision,
-        "dirty": None if status is None else bool(status),
+        "dirty": None if status is None or unknown is None else bool(status or unknown),
         "lock": sha256_file(lock) if lock.is_file() else None,
     }
 

@@ -27,6 +27,23 @@ def test_code_in_and_outside_a_checkout(tmp_path: Path) -> None:
     assert describe_code(tmp_path)["dirty"] is True
 
 
+@pytest.mark.parametrize(
+    ("name", "dirty"),
+    [
+        *(("src/conceptbench/new.py", True), ("scripts/new.py", True), ("rules/new.smk", True)),
+        *(("notes.txt", False), ("results/table.csv", False), ("src/conceptbench/__pycache__/new.pyc", False)),
+    ],
+)
+def test_code_that_git_does_not_know_is_a_change(tmp_path: Path, name: str, dirty: bool) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
+    git(tmp_path, "add", ".gitignore")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    assert describe_code(tmp_path)["dirty"] is dirty
+
+
 def test_manifest_holds_digests_versions_and_machine(tmp_path: Path) -> None:
     source, result = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("in")
