@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from conceptbench.config import load_config, stage_spec
 from conceptbench.dictionaries import Dictionary, Normaliser, learn_many, specify
@@ -129,13 +130,39 @@ def synthetic_features(offset: float) -> pd.DataFrame:
 
 
 def test_draws_of_the_world_are_the_outer_level() -> None:
-    widths = []
     for offset in (0.0, 2.0):
-        table = summarise(synthetic_features(offset), SPEC)
+        features = synthetic_features(offset)
+        table = summarise(features, SPEC)
         row = table[table["seed"] == "all"].iloc[0]
+        bounds = ttest_1samp(features.groupby("world_seed")["score"].mean(), 0).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((bounds.low, bounds.high))
         assert row["estimate"] == pytest.approx(offset / 2, abs=0.03)
-        widths.append(row["high"] - row["low"])
-    assert widths[0] < 0.15 and widths[1] > 1.9
+
+
+def test_one_draw_has_its_features_and_its_seeds() -> None:
+    features = synthetic_features(0.0).query("world_seed == '0'")
+    values = features["score"].to_numpy()[:40]
+    narrow = summarise(features.assign(score=np.tile(values, 2)), SPEC).iloc[0]
+    wide = summarise(features.assign(score=features["score"] + features["seed"].astype(float)), SPEC).iloc[0]
+    assert narrow["high"] - narrow["low"] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.2)
+    assert wide["low"] < 0 and wide["high"] > 1
+
+
+@pytest.mark.parametrize("between", [0.02, 0.5])
+def test_intervals_over_three_draws_cover(between: float) -> None:
+    """Draws that differ little or much, seeds and features with scatter of their own; the truth is 0."""
+    rng, held, simulations = np.random.default_rng(3), 0, 300
+    index = pd.MultiIndex.from_product(
+        [["0", "1", "2"], ["0", "1"], range(20)], names=["world_seed", "seed", "feature"]
+    )
+    ids = {"world": "w", "dictionary": "d", "configured": "d", "method": "m", "kind": "learned", "width": 3}
+    features = index.to_frame(index=False).assign(**ids)
+    for _ in range(simulations):
+        world, seed = between * rng.standard_normal((3, 1, 1)), 0.05 * rng.standard_normal((3, 2, 1))
+        values = world + seed + 0.3 * rng.standard_normal((3, 1, 20)) + 0.05 * rng.standard_normal((3, 2, 20))
+        row = summarise(features.assign(score=values.ravel()), {"seed": 0, "resamples": 10}).iloc[0]
+        held += row["low"] <= 0 <= row["high"]
+    assert held / simulations >= 0.92
 
 
 def test_scores_that_few_features_have_are_averaged_over_these() -> None:

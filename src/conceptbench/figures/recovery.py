@@ -125,6 +125,5 @@ def _notes() -> list[str]:
     return [
         "Rows from above: true atoms with codes by pursuit and by a tied linear encoder (ceilings), learnt "
         "dictionaries, floors. Atoms are matched one to one with signed cosines; chance is what as many random "
-        "directions reach. Firing is matched on split A and scored on split B. Intervals: draws of the world, then "
-        "seeds and true features, are resampled."
+        "directions reach. Firing is matched on split A and scored on split B. Intervals: over draws of the world."
     ]

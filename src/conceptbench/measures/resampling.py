@@ -41,11 +41,6 @@ def image_weights(n: int, n_resamples: int, rng: np.random.Generator, strata: ND
     return np.concatenate(list(resample_weights(group(n, strata=strata), n_resamples, rng)))
 
 
-def seed_weights(n_seeds: int, n_resamples: int, rng: np.random.Generator) -> Weights:
-    """Shares [resample, seed] that sum to one: seeds drawn with replacement (all ones for a single seed)."""
-    return image_weights(n_seeds, n_resamples, rng) / n_seeds
-
-
 def interval(point: float, replicates: NDArray[np.floating[Any]], n: int, level: float = LEVEL) -> Estimate:
     """Percentile interval from bootstrap replicates [resample]; the note says why there is none."""
     finite = replicates[np.isfinite(replicates)]

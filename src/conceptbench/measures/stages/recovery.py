@@ -25,7 +25,7 @@ from conceptbench.measures.recovery_firing import (
     shrinkage_scores,
     splitting_scores,
 )
-from conceptbench.measures.resampling import ALL_SEEDS, Weights, image_weights, interval, seed_weights
+from conceptbench.measures.resampling import ALL_SEEDS, Pooled, Weights, image_weights
 from conceptbench.seeds import rng
 from conceptbench.tables import read_json
 
@@ -148,8 +148,7 @@ NO_SCORES: Final = ("seed", "world_seed", "feature", "probability", "parent", "n
 def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     """Means over true features of every score, pooled with intervals and for every single draw and seed without.
 
-    Draws of the world are resampled first, then, within a draw, seeds and true features. All dictionaries of a world
-    share the resamples. Scores that no feature has (absorption without a hierarchy) have no rows.
+    Intervals are those of `_pooled`. Scores that no feature has (absorption without a hierarchy) have no rows.
     """
     scores = [name for name in features.columns if name not in NO_SCORES]
     rows: list[dict[str, Any]] = []
@@ -157,7 +156,8 @@ def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         ids = dict(zip(IDS, values, strict=True))
         draws = [[one[scores].to_numpy() for _, one in of.groupby("seed")] for _, of in part.groupby("world_seed")]
         cube = np.asarray(draws, dtype=np.float64)
-        weights = _weights(cube.shape[:3], int(spec["resamples"]), rng(int(spec["seed"]), "recovery", str(values[0])))
+        stream = rng(int(spec["seed"]), "recovery", str(values[0]))
+        weights = image_weights(cube.shape[2], int(spec["resamples"]), stream)
         for at, score in enumerate(scores):
             if np.isfinite(cube[..., at]).any():
                 found = _pooled(cube[..., at], weights)
@@ -170,30 +170,22 @@ def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True, eq=False)
-class _Resamples:
-    """How often each draw, each seed of a draw and each feature of a draw is drawn."""
+def _pooled(values: Float64[np.ndarray, "world seed feature"], weights: Weights) -> Estimate:
+    """Mean over all features that have the score, with its interval; n counts these features over the draws.
 
-    worlds: Weights
-    seeds: list[Weights]
-    features: list[Weights]
-
-
-def _weights(shape: tuple[int, ...], n_resamples: int, draw: np.random.Generator) -> _Resamples:
-    n_worlds, n_seeds, n_features = shape
-    worlds = seed_weights(n_worlds, n_resamples, draw)
-    features = [image_weights(n_features, n_resamples, draw) for _ in range(n_worlds)]
-    return _Resamples(worlds, [seed_weights(n_seeds, n_resamples, draw) for _ in range(n_worlds)], features)
-
-
-def _pooled(values: Float64[np.ndarray, "world seed feature"], weights: _Resamples) -> Estimate:
-    """Mean over all features that have the score, with its interval; n counts these features over the draws."""
+    Draws of the world are independent, features and all, so the variance between them is all that a mean over several
+    draws needs (t interval). With one draw its features are resampled and the seeds of the dictionary added.
+    """
+    values = values[np.isfinite(values).any(axis=(1, 2))]
     present = np.isfinite(values)
-    filled = np.where(present, values, 0.0)
-    sums, sizes = np.zeros((2, len(weights.worlds)))
-    for at, (seeds, features) in enumerate(zip(weights.seeds, weights.features, strict=True)):
-        sums += weights.worlds[:, at] * ((features @ filled[at].T) * seeds).sum(axis=1)
-        sizes += weights.worlds[:, at] * ((features @ present[at].T.astype(np.float64)) * seeds).sum(axis=1)
-    replicates = np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0)
-    found = interval(float(filled.sum() / present.sum()), replicates, int(present.any(axis=1).sum()))
+    totals = []
+    for table in (np.where(present, values, 0.0), present.astype(np.float64)):
+        if len(values) > 1:
+            outer = table.sum(axis=(1, 2))
+            drawn = np.full(2, outer.mean())
+        else:
+            outer = table[0].sum(axis=1)
+            drawn = weights @ table[0].mean(axis=0)
+        totals.append(Pooled(float(outer.mean()), drawn, (outer,)))
+    found = totals[0].over(totals[1]).estimate(int(present.any(axis=1).sum()))
     return replace(found, note=found.note.replace("images", "features"))
