@@ -185,6 +185,14 @@ def test_known_depths(tmp_path: Path) -> None:
     load_config(DEFAULT, {"backbones": {"x": {"kind": "local", "path": "nowhere"}}, "hooks": {"x": [99]}})
 
 
+def test_a_folder_may_be_named_as_open_clip_names_it() -> None:
+    named = {"kind": "local", "path": "local-dir:/models/mine"}
+    found = load_config(DEFAULT, {"backbones": {"x": named}, "hooks": {"x": [9]}})
+    assert found.backbones["x"].path == "/models/mine"
+    with pytest.raises(ConceptBenchError, match="a folder is another kind; write kind: local and path: /models/mine"):
+        load_config(DEFAULT, {"backbones": {"x": {"kind": "open_clip", "model": "local-dir:/models/mine"}}})
+
+
 def test_what_is_recorded_and_prepared() -> None:
     config = load_config(DEFAULT, {"datasets": {"spare": {"kind": "flora"}}})
     assert config.recorded("clip-tiny") == ("scenes", "flora", "terra")

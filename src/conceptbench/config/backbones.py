@@ -5,11 +5,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from conceptbench.config.named_backbones import NAMED
 from conceptbench.config.names import nearest
 from conceptbench.config.sections import Count, Index, Section
+
+_LOCAL_PREFIX = "local-dir:"
+
+
+def _without_prefix(path: str) -> str:
+    """A folder without open_clip's prefix of folders."""
+    return path.removeprefix(_LOCAL_PREFIX)
 
 
 class Trained(Section):
@@ -58,6 +65,8 @@ class OpenClip(Section):
     @model_validator(mode="after")
     def _weights_and_activation_agree(self) -> Self:
         on_hub = self.model.startswith("hf-hub:")
+        if self.model.startswith(_LOCAL_PREFIX):
+            raise ValueError(f"a folder is another kind; write kind: local and path: {_without_prefix(self.model)}")
         if self.pretrained is None and not on_hub:
             raise ValueError(f"model {self.model} needs `pretrained`, the tag of its weights")
         if self.pretrained is not None and on_hub:
@@ -72,7 +81,7 @@ class Local(Section):
     """A directory saved by open_clip (open_clip_config.json and its weights)."""
 
     kind: Literal["local"]
-    path: str
+    path: Annotated[str, AfterValidator(_without_prefix)]
     """The directory, absolute or relative to the folder the workflow runs in."""
 
 
