@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.figures.association import draw_association
@@ -191,3 +192,11 @@ def test_the_values_are_those_of_the_chosen_rows(tmp_path: Path) -> None:
     assert set(curves["selection"]) == {"true", "matched", "pca", "true-matched"}
     assert set(next(shown(tmp_path, "shares"))["part"]) == {"recruited_share", "beyond_share"}
     assert set(next(shown(tmp_path, "plants"))["plant"]) == {"relabel", "null"}
+
+
+def test_shares_of_many_adaptations_fit_a_page(tmp_path: Path) -> None:
+    cases = product(("flora", "terra"), range(10))
+    rows = [concepts().assign(task=task, method=f"method-{n}", note="") for task, n in cases]
+    draw_shares(pd.concat(rows), tmp_path / "x", formats=("png",), dpi=20)
+    assert Image.open(tmp_path / "x.png").size[1] / 20 < 12
+    assert len(pd.read_csv(tmp_path / "x.csv")[["task", "method"]].drop_duplicates()) == 20

@@ -39,6 +39,8 @@ RECRUITED: dict[tuple[str, str], Key] = {
     ("followed", "permuted"): Key("control: outside the latents of another class", PALETTE[4], "v", "-", True),
 }
 LIMITS = (-60.0, 160.0)
+FEW = 8
+"""Rows that stand wide apart; more are drawn narrow, so that they fit a page."""
 
 
 @figure_look()
@@ -56,10 +58,12 @@ def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     rows = shown[["task", "method", "half"]].drop_duplicates().reset_index(drop=True)
     rows["at"] = [float(index) for index in range(len(rows))]
     present = [key for key in RECRUITED if ((shown["dictionary"] == key[0]) & (shown["sets"] == key[1])).any()]
+    narrow = len(rows) > FEW
+    space, pitch = (0.12, 0.09) if narrow else (0.35, 0.15)
     sheet = new_sheet(
         title,
         width=9.6,
-        height=0.75 + len(rows) * (0.35 + 0.15 * len(present)),
+        height=0.75 + len(rows) * (space + pitch * len(present)),
         keys=[RECRUITED[key] for key in present],
         notes=_notes(shown),
     )
@@ -68,9 +72,13 @@ def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
         _panel(axes, shown[shown["part"] == part].merge(rows, on=["task", "method", "half"]), present)
     left.set_xlabel("recruited share of the gain (%)")
     right.set_xlabel("less what these latents did before (%)")
-    names = [f"{row.task} · {row.method}\n{row.half} classes" for row in rows.itertuples()]
+    end = " · " if narrow else "\n"
+    names = [f"{row.task} · {row.method}{end}{row.half} classes" for row in rows.itertuples()]
     left.set_yticks(rows["at"], names)
     left.set_ylim(len(rows) - 0.45, -0.55)
+    for axes in (left, right):
+        for edge in range(1, len(rows)):
+            axes.axhline(edge - 0.5, color="#E3E3E3", lw=0.8)
     save_figure(sheet, shown, stem, formats=formats, dpi=dpi)
 
 
