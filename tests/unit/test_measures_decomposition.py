@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import ttest_1samp
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.decomposition import NO_GAIN, decompose, shapley
@@ -71,6 +72,19 @@ def test_additive_effects_are_returned() -> None:
     assert three.loc["blocks", "estimate"] == pytest.approx(0.2)
     assert three.loc["text_share", "estimate"] == pytest.approx(0.25)
     assert two.loc["gain", "low"] < 0.4 < two.loc["gain", "high"]
+
+
+def test_shares_of_seeds_that_differ_have_the_t_interval_of_their_linearisation() -> None:
+    """Three seeds whose gain is 0.4 and whose perception is 0.1, 0.2 or 0.3 of all images."""
+    parts = []
+    for seed, perception in enumerate((0.1, 0.2, 0.3)):
+        frame = hybrids({"perception": perception, "text": 0.4 - perception}, seeds=1, n=4000)
+        parts.append(frame.assign(seed=seed))
+    table = decompose(pd.concat(parts), np.random.default_rng(0), 100)
+    chosen = table[(table["players"] == 2) & (table["outcome"] == "accuracy") & (table["seed"] == "all")]
+    row = chosen.set_index("part").loc["perception_share"]
+    half = (ttest_1samp([0.25, 0.5, 0.75], 0.5).confidence_interval(0.95).high - 0.5) * 0.95
+    assert row["estimate"] == pytest.approx(0.5) and row["low"] < 0.5 - half and row["high"] > 0.5 + half
 
 
 def test_relabelling_has_no_perception_at_all() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from remapping_tools import CLASSES, LATENTS, world
+from scipy.stats import ttest_1samp
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.masking import (
@@ -212,6 +213,17 @@ def test_intervals_of_a_curve_cover_within_their_monte_carlo_error() -> None:
         row = curve_table([curve], ("accuracy",), np.array([1]), targets, rng, 200).iloc[0]
         hits += row["low"] <= 0.5 <= row["high"]
     assert abs(hits / 300 - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 300) + 0.01
+
+
+def test_curves_of_several_seeds_have_the_t_interval_of_seeds_cut_at_the_range() -> None:
+    """Seeds that agree on every image: only their own spread is left, and accuracy ends at 1."""
+    levels, targets = np.array([0.7, 0.8, 0.99]), np.arange(30) % 3
+    curve = Curves({}, tuple({("true", "off"): np.full((2, 1, 30), level)} for level in levels))
+    found = curve_table([curve], ("accuracy", "kl"), np.array([1]), targets, np.random.default_rng(0), 50)
+    row = found.set_index("outcome")
+    bounds = ttest_1samp(levels, 0).confidence_interval(0.95)
+    assert row.loc["kl", "low"] == pytest.approx(bounds.low) and row.loc["kl", "high"] == pytest.approx(bounds.high)
+    assert row.loc["accuracy", "high"] == 1 < bounds.high and row.loc["accuracy", "low"] == pytest.approx(bounds.low)
 
 
 def test_a_width_that_is_smaller_than_k_ends_the_grid() -> None:

@@ -51,6 +51,14 @@ def test_resampled_images_of_one_model_are_at_the_null() -> None:
     assert mean_of(overlap, "null_class")["estimate"] < mean_of(overlap, "null_halves")["estimate"]
 
 
+def test_seeds_that_differ_widen_the_mean_over_classes() -> None:
+    """One seed hardly moved and one far off: no interval narrower than that of two numbers, cut at 0 and 1."""
+    overlap, _, _ = tables(codes(0), codes(1), codes(1, shift=7))
+    row, gap = mean_of(overlap, "adapted"), mean_of(overlap, "gap")
+    assert (row["low"], row["high"]) == (0, 1)
+    assert gap["low"] < 0 and gap["high"] > 1
+
+
 def test_a_moved_model_is_far_from_the_null() -> None:
     overlap, regions, points = tables(codes(0), codes(1, shift=7))
     assert mean_of(overlap, "gap")["low"] > 0.3
