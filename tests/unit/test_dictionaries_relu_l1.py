@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from conceptbench.dictionaries import specify
 from conceptbench.dictionaries.learner import FiringClock, Parameters, Setting, geometric_median, unit_rows
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.relu_l1 import ReluL1Learner, TorchReluL1
@@ -82,7 +83,7 @@ def test_atoms_keep_unit_norm_and_latents_revive():
 
 
 def test_patchsae_preset():
-    spec = ReluL1.patchsae("p", width=32)
+    spec = specify(name="p", method="relu-l1", preset="patchsae", width=32)
     assert (spec.l1, spec.lr, spec.warmup_steps, spec.decay_share, spec.normalise) == (8e-5, 4e-4, 500, 0, False)
     tokens = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
     model = learner(spec, tokens)

@@ -8,7 +8,6 @@ from conceptbench.dictionaries import specify
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.schedules import kept, learning_rate, ramp
-from conceptbench.dictionaries.specs import ReluL1
 from conceptbench.dictionaries.topk import TopKLearner
 from conceptbench.errors import ConceptBenchError
 
@@ -64,8 +63,8 @@ def test_bad_schedules_are_named(options):
 
 
 def test_sae_v_preset_is_the_published_recipe():
-    spec = ReluL1.sae_v("v", features=100)
+    spec = specify(name="v", method="relu-l1", preset="sae-v")
     assert (spec.width, spec.batch_size, spec.lr, spec.warmup_steps, spec.decay_share) == (24_576, 16_384, 3e-3, 500, 0)
-    assert spec.l1 == pytest.approx(0.08)
+    assert spec.l1 == pytest.approx(8e-4 * 768)
     assert not spec.norm_divided
     assert not spec.ghost_gradients

@@ -99,6 +99,8 @@ def test_the_page_names_every_check_and_its_configuration_is_valid(folder: Path)
         ("faulty:Ignores", ["-o", "where=nowhere"], {"same seed, same result", "positive control"}),
         ("faulty:Ignores", ["-o", "where=constant"], {"negative control", "positive control"}),
         ("random", ["-o", "k=1"], set()),
+        ("relu-l1", ["-o", "preset=patchsae", "-o", "l1=0.002", "-o", "epochs=20"], set()),
+        ("relu-l1", ["-o", "preset=sae-v", "-o", "l1=0.5", "-o", "epochs=20"], set()),
     ],
 )
 def test_the_contract_catches_what_it_is_there_for(
@@ -128,6 +130,8 @@ def test_the_contract_catches_what_it_is_there_for(
         (["faulty:Empty"], "the result of faulty:Empty is no mapping with 'atoms'"),
         (["faulty:Half"], "has k 2.5, which must be a whole number in 1..64"),
         (["faulty:Ragged"], "has atoms that are no array of numbers"),
+        (["relu-l1", "-o", "preset=patch-sae"], "unknown preset 'patch-sae'; did you mean 'patchsae'"),
+        (["topk", "-o", "preset=patchsae"], "unknown option 'preset'"),
         (["topk", "-o", "k=2.5"], "k is 2.5, it must be a whole number"),
     ],
 )

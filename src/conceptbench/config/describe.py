@@ -27,14 +27,16 @@ def keys_table() -> str:
 
 
 def _rows(section: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[list[str]]:
-    required = section.get("required", [])
+    required = {*section.get("required", ())}
+    required |= {key for option in section.get("anyOf", ()) for key in option.get("required", ())}
     for key, field in sorted(section["properties"].items(), key=lambda item: not _tag(*item)):
         meaning = str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
         if _tag(key, field):
             yield [f"`{prefix}{key}`", _tag(key, field), "", str(section.get("description", "")).split("\n")[0]]
             continue
         named = _named_values(field)
-        default = "required" if key in required else f"`{json.dumps(field.get('default', {}))}`"
+        needed = key in required and "default" not in field
+        default = "required" if needed else f"`{json.dumps(field.get('default', {}))}`"
         inner = _sections(named or field, definitions)
         if inner:
             path = f"{prefix}{key}.<name>." if named else f"{prefix}{key}."

@@ -1,10 +1,12 @@
 """Methods of dictionaries in the configuration; fields and defaults are those of `conceptbench.dictionaries.specs`."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from conceptbench.config.grid import allow_lists
+from conceptbench.config.presets import PRESETS
 from conceptbench.config.sections import Count, NonNegative, Positive, Section, Share
 from conceptbench.config.sources import OWN_PATTERN, found
 
@@ -72,10 +74,22 @@ class TopK(_Started, _Selecting):
     """Steps over which it changes."""
 
 
+def _preset_schema(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that a preset stands for the required options."""
+    allow_lists(schema)
+    wanted = [name for name in schema["required"] if name != "method"]
+    schema["required"] = ["method"]
+    schema["anyOf"] = [{"required": ["preset"]}, {"required": wanted}]
+
+
 class ReluL1(_Trained):
     """ReLU autoencoder with an L1 penalty (PatchSAE, arXiv 2412.05276)."""
 
+    model_config = ConfigDict(json_schema_extra=_preset_schema)
+
     method: Literal["relu-l1"]
+    preset: Literal["patchsae", "sae-v"] | None = Field(default=None, exclude=True)
+    """A published recipe (`conceptbench.config.presets`), also for the required options; given options override it."""
     l1: NonNegative
     """Weight of the mean L1 norm of the codes."""
     l1_warmup_steps: _Steps = 0
@@ -86,6 +100,17 @@ class ReluL1(_Trained):
     """Let dead latents predict the residual through the exponential of their pre-activations."""
     init: Literal["decoder", "kaiming"] = "decoder"
     """Start the encoder as a copy of the atoms, or as an independent Kaiming-uniform draw."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, written: Any) -> Any:
+        """Put the recipe below what is written, so that stamps hold the values and not the name."""
+        preset = written.get("preset") if isinstance(written, Mapping) else None
+        if not isinstance(preset, str):
+            return written
+        if preset not in PRESETS:
+            raise ValueError(f"preset '{preset}' is unknown; choose from {', '.join(sorted(PRESETS))}")
+        return {**PRESETS[preset], **written}
 
 
 class BatchTopK(_Started, _Selecting):

@@ -41,7 +41,7 @@ _BEYOND: Final[dict[str, Any]] = {
     "backbones": {"clip-b16": {"kind": "named", "model": "clip-vit-l14-openai"}},
     "hooks": {"clip-b16": [11, 16, 22]},
     "record": {"jobs": 64, "precision": "bfloat16"},
-    "dictionaries": {"methods": {"relu-l1": {"width": 65536}, "random": {"width": 65536}}},
+    "dictionaries": {"methods": {"patchsae": {"width": 65536}, "random": {"width": 65536}}},
     "measures": {"block": 22},
 }
 

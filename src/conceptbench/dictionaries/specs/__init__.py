@@ -81,7 +81,7 @@ METHODS: Final[dict[str, type[_Autoencoder | _Classical | _Null]]] = {
 
 
 def specify(*, name: str, method: str, **options: Any) -> DictionarySpec:
-    """Build the specification of `method` from plain values.
+    """Build the specification of `method` from plain values; `preset` of relu-l1 names a recipe that they override.
 
     Raises:
         ConceptBenchError: for an unknown method or option (the nearest valid name is given), a missing one, or a
@@ -94,7 +94,7 @@ def specify(*, name: str, method: str, **options: Any) -> DictionarySpec:
     kind = METHODS.get(method)
     if kind is None:
         raise ConceptBenchError(f"Dictionary '{name}': unknown method '{method}'{_nearest(method, METHODS)}.")
-    return _build(kind, name, method, options)
+    return _build(kind, name, method, _with_preset(name, options) if kind is ReluL1 else options)
 
 
 def _build(kind: type[DictionarySpec], name: str, method: str, options: Mapping[str, Any]) -> DictionarySpec:
@@ -112,6 +112,20 @@ def _build(kind: type[DictionarySpec], name: str, method: str, options: Mapping[
         raise ConceptBenchError(f"Dictionary '{name}' ({method}): {fault}; correct it in the configuration.")
     plain = {option: value.item() if isinstance(value, np.generic) else value for option, value in options.items()}
     return kind(name=name, **plain)
+
+
+def _with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a preset, overridden by the others."""
+    given = {option: value for option, value in options.items() if option != "preset"}
+    preset = options.get("preset")
+    if preset is None:
+        return given
+    # only users of presets need the typed configuration, which takes a while to import
+    from conceptbench.config.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise ConceptBenchError(f"Dictionary '{name}': unknown preset '{preset}'{_nearest(str(preset), PRESETS)}.")
+    return {**PRESETS[preset], **given}
 
 
 def describe(spec: DictionarySpec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Specifications of the sparse autoencoders."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from conceptbench.dictionaries.specs.base import Revived, Selecting, Started, Trained
 
@@ -26,7 +26,7 @@ class TopK(Started, Selecting):
 
 @dataclass(frozen=True, kw_only=True)
 class ReluL1(Trained):
-    """ReLU autoencoder with an L1 penalty; presets `patchsae` (arXiv 2412.05276) and `sae_v` (2502.06755)."""
+    """ReLU autoencoder with an L1 penalty; presets `patchsae` (arXiv 2412.05276) and `sae-v` (2502.06755)."""
 
     method: ClassVar[Literal["relu-l1"]] = "relu-l1"
     l1: float
@@ -46,33 +46,6 @@ class ReluL1(Trained):
         self.require(self.l1 >= 0, f"l1 is {self.l1}, it must not be negative")
         self.require(self.l1_warmup_steps >= 0, f"l1_warmup_steps is {self.l1_warmup_steps}, it must not be negative")
         self.require(self.init in ("decoder", "kaiming"), f"init is '{self.init}', it must be decoder or kaiming")
-
-    @classmethod
-    def patchsae(cls, name: str, width: int = 49_152, **changes: Any) -> Self:
-        """Return the published recipe: raw tokens, norm-divided loss, ghost gradients, constant rate after warm-up.
-
-        The window of 64 steps without firing becomes 64 batches of tokens (128 images of 197 tokens each).
-        """
-        batch = 128 * 197
-        recipe: dict[str, Any] = {
-            "normalise": False, "l1": 8e-5, "lr": 4e-4, "warmup_steps": 500, "decay_share": 0.0, "epochs": 2,
-            "batch_size": batch, "dead_tokens": 64 * batch, "init": "kaiming",
-        }  # fmt: skip
-        return cls(name=name, width=width, **(recipe | changes))
-
-    @classmethod
-    def sae_v(cls, name: str, width: int = 24_576, features: int = 768, **changes: Any) -> Self:
-        """Return the recipe of SAE-V for CLIP (arXiv 2502.06755): normalised tokens, no revival, constant rate.
-
-        Its squared error is a mean over features and ours a sum, hence the factor on the penalty; its penalty was
-        configured to rise over 500 steps but did not (the schedule wrote to an attribute that the loss did not read).
-        Ours starts the decoder bias at the geometric median instead of 0.
-        """
-        recipe: dict[str, Any] = {
-            "l1": 8e-4 * features, "lr": 3e-3, "warmup_steps": 500, "decay_share": 0.0, "batch_size": 16_384,
-            "norm_divided": False, "ghost_gradients": False, "init": "kaiming",
-        }  # fmt: skip
-        return cls(name=name, width=width, **(recipe | changes))
 
 
 @dataclass(frozen=True, kw_only=True)
