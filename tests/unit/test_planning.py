@@ -168,6 +168,37 @@ def test_memory_of_encoding_does_not_grow_with_images_but_for_their_list() -> No
     assert many.arrays - few.arrays == 1_000_000 * ROW_MEMORY
 
 
+def test_the_laptop_needs_less_than_an_hour_on_four_cores() -> None:
+    laptop = load_config(BASE, ROOT / "examples" / "laptop.yaml")
+    plan = make_plan(laptop, load_rates(ROOT / "reference" / "rates.json"), Machine(4))
+    assert 600 < plan.wall_seconds < 0.9 * 3600  # what has no rate (decoding) is not counted
+    assert {unit for stage in plan.stages for unit in stage.missing} <= {"file"}
+
+
+def test_adapting_counts_the_towers_that_take_part() -> None:
+    methods = {
+        **{"vpt-deep": {"method": "vpt-deep", "depth": 6}, "tip-adapter-f": {"method": "tip-adapter-f", "views": 3}},
+        **{"lora": {"method": "clip-lora", "towers": "image"}, "lora-both": {"method": "clip-lora"}},
+        "cocoop": {"method": "cocoop", "batch_size": 2},
+    }
+    chosen = config({"adaptations": {"methods": methods}})
+    tower = Study(chosen).towers["clip-tiny"]
+    image, text = tower.image_gflop(), tower.text_gflop()
+    work = {name: job(chosen, f"adapt/flora.{name}").amounts for name in (*methods, "zero-shot", "linear-probe")}
+    classes, seeds, test, shots = 12, 3, 864, 16
+    assert work["zero-shot"]["forward_gflop"] == pytest.approx(test * image)
+    assert work["linear-probe"]["forward_gflop"] == pytest.approx((test + seeds * (shots + 4) * classes) * image)
+    once = (test + seeds * (3 * shots + 4) * classes) * image + seeds * classes * text
+    assert work["tip-adapter-f"]["forward_gflop"] == pytest.approx(once)
+    assert work["tip-adapter-f"]["training_gflop"] == 0 and work["tip-adapter-f"]["step"] > 0
+    assert work["vpt-deep"]["training_gflop"] == pytest.approx(3 * seeds * 5 * shots * classes * image)
+    steps = work["lora"]["step"]
+    assert work["lora-both"]["training_gflop"] - work["lora"]["training_gflop"] == pytest.approx(
+        3 * steps * classes * text
+    )
+    assert work["cocoop"]["training_gflop"] == pytest.approx(3 * work["cocoop"]["step"] * 2 * classes * text)
+
+
 def test_parts_of_a_recording_share_its_work() -> None:
     shared, whole = config({"record": {"jobs": 4}}), job(config(), "record_activations/clip-tiny.flora")
     parts = [job for job in all_jobs(shared) if job.rule == "record_part" and job.name.startswith("clip-tiny.flora.")]

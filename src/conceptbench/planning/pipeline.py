@@ -1,7 +1,7 @@
 """Jobs from images to codes and adapters: amounts that follow from images, tokens, widths and steps."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from conceptbench.config.backbones import Named, OpenClip, Trained
 from conceptbench.config.datasets import is_published
@@ -15,6 +15,8 @@ BUFFER_TOKENS: Final = 2**20
 FLOAT: Final = 4
 TRAINING_COPIES: Final = 6.5
 """Times its own size that a dictionary in training takes: two matrices, two moments of each, a rounded encoder."""
+VALIDATION_SHOTS: Final = 4
+"""Validation images of a class, at most (CoOp's protocol)."""
 ADAPTER_BYTES: Final = 400_000
 MANIFEST_BYTES: Final = 100
 """Bytes of an image in a data set's manifest."""
@@ -181,16 +183,18 @@ def encoding_arrays(study: Study, backbone: str, learnt: list[Learnt]) -> float:
 def adapting_amounts(study: Study, task: str, method: str) -> dict[Unit, float]:
     """Work of adapting to a task and scoring it, for all seeds.
 
-    Where the image tower stays as it is, its features are computed once for all seeds. A step of learning costs three
-    passes (one forward, two backward) through both towers.
+    Where the image tower stays as it is, the features of the test images are computed once for all seeds. A step of
+    learning costs three passes (one forward, two backward) through each tower that takes part in it.
     """
     chosen, images, tower = study.config.adaptations, study.images[task], study.towers[study.adapted]
     options = chosen.methods[method].model_dump()
     classes = images.trained_classes(chosen.setting)
     shots = chosen.shots * classes
-    scored = images.splits["test"] + (0 if method in study.before else shots)
-    passes = study.seeds if method in study.moving else 1
-    amounts: dict[Unit, float] = {"job": 1, "forward_gflop": scored * passes * tower.image_gflop()}
+    if method in study.moving:
+        scored = study.seeds * (images.splits["test"] + shots)
+    else:
+        scored = images.splits["test"] + study.seeds * _shots_read(options, chosen.shots) * classes
+    amounts: dict[Unit, float] = {"job": 1, "forward_gflop": scored * tower.image_gflop()}
     if "iterations_per_shot" in options:
         steps = study.seeds * options["iterations_per_shot"] * chosen.shots
         seen = steps * options["batch_size"]
@@ -200,10 +204,31 @@ def adapting_amounts(study: Study, task: str, method: str) -> dict[Unit, float]:
     else:
         return amounts
     image = tower.image_gflop() if method in study.moving else 0.0
-    texts = classes * (options["batch_size"] if options["method"] == "cocoop" else 1)
-    amounts["training_gflop"] = 3 * (seen * image + steps * texts * tower.text_gflop())
+    texts = classes * tower.text_gflop()
+    if _texts_stay(options):
+        amounts["forward_gflop"] += study.seeds * texts
+        texts = 0.0
+    elif options["method"] == "cocoop":
+        texts *= options["batch_size"]
+    amounts["training_gflop"] = 3 * (seen * image + steps * texts)
     amounts["step"] = steps
     return amounts
+
+
+def _shots_read(options: Mapping[str, Any], shots: int) -> int:
+    """Passes for the shots of a class where features are computed once: each view of them, and those to choose by."""
+    match options["method"]:
+        case "zero-shot":
+            return 0
+        case "linear-probe" | "tip-adapter" | "tip-adapter-f":
+            return shots * int(options.get("views", 1)) + min(shots, VALIDATION_SHOTS)
+        case _:
+            return shots
+
+
+def _texts_stay(options: Mapping[str, Any]) -> bool:
+    """Whether the text side of a method with steps learns nothing, so that its class vectors are computed once."""
+    return options["method"] in ("vpt-deep", "tip-adapter-f") or options.get("towers") == "image"
 
 
 def _adapting(study: Study, task: str, method: str) -> Job:
