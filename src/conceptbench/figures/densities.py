@@ -87,8 +87,9 @@ def _rates(axes: Axes, bins: pd.DataFrame, names: Sequence[tuple[object, ...]]) 
         if mine.empty:
             continue
         one = mine[mine["seed"] == mine["seed"].iloc[0]].sort_values("log10_from")
-        heights = one["share"].to_numpy() / max(float(one["share"].max()), 1e-12)
-        axes.pcolormesh(edges, [at - 0.4, at + 0.4], heights[None], cmap=SHADES, vmin=0.0, vmax=1.0, rasterized=True)
+        shares = one["share"].to_numpy()
+        full = max(float(shares[1:].max(initial=0.0)), 1e-12)
+        axes.pcolormesh(edges, [at - 0.4, at + 0.4], shares[None], cmap=SHADES, vmin=0.0, vmax=full, rasterized=True)
     axes.set_xlabel("share of tokens that a latent fires on (log10)\nshade: share of the dictionary's latents")
     tidy(axes)
 
@@ -97,5 +98,5 @@ def _note(shown: pd.DataFrame) -> str:
     seeds = shown["seed"].nunique()
     return (
         f"Held-out tokens. The strips show the first of {seeds} seed{'s' if seeds > 1 else ''}, each shaded up to its "
-        "fullest bin; the leftmost bin also holds the latents that never fire. Dots: one a seed."
+        "fullest bin but the leftmost, which also holds the latents that never fire. Dots: one a seed."
     )

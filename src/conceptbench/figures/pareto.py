@@ -33,6 +33,8 @@ COLUMNS: Final = (
 INSET_COLUMNS: Final = 3
 LABEL_GAP: Final = 0.042
 """Smallest vertical distance of two names, as a share of the axes' height."""
+MOST_NAMES: Final = 18
+"""Dictionaries up to which each mark has its name."""
 NAME_WIDTH: Final = 0.16
 """Width of a name, as a share of that of the axes."""
 
@@ -133,7 +135,13 @@ def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, na
 
 
 def _name_points(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
-    """Names right of the marks, those of neighbouring marks pushed apart, with a thin line to the mark."""
+    """Names right of the marks, those of neighbouring marks pushed apart, with a thin line to the mark.
+
+    Of many dictionaries only the densest of each method is named, after its method.
+    """
+    if len(rows) > MOST_NAMES:
+        densest = {row["family"]: row for row in sorted(rows, key=lambda row: float(row["l0"]["estimate"]))}
+        rows = [row | {"name": family} for family, row in densest.items()]
     marks = [(max(float(row["l0"]["estimate"]), _high(row)), float(row["fvu"]["estimate"])) for row in rows]
     across, height = axes.transAxes.inverted().transform(axes.transData.transform(marks)).T
     at = np.empty(len(rows))
