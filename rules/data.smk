@@ -40,6 +40,6 @@ rule prepare_dataset:
     threads: lambda wildcards: 4 if wildcards.dataset in PHOTOGRAPHS else 1
     resources:
         mem_mb=memory("prepare_dataset", 2000),
-        runtime=minutes(60),
+        runtime=minutes(240),
     script:
         "../scripts/prepare_dataset.py"

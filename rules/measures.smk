@@ -121,7 +121,7 @@ rule measure_overlap:
     threads: 1
     resources:
         mem_mb=memory("measure_overlap", 4000),
-        runtime=minutes(60),
+        runtime=minutes(120),
     params:
         codes=f"{R}/codes/{ADAPTED}",
         datasets=f"{R}/datasets",

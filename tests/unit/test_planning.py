@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -28,7 +29,7 @@ from conceptbench.planning.page import scale_page
 from conceptbench.planning.pipeline import ROW_MEMORY
 from conceptbench.planning.rates import RuleRate
 from conceptbench.planning.schedule import schedule
-from conceptbench.planning.text import hours, plan_text, size
+from conceptbench.planning.text import hours, number, plan_text, size
 from conceptbench.planning.towers import tower_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +92,8 @@ def test_images_of_every_kind_of_data_set(tmp_path: Path) -> None:
     assert images_of("e", Eurosat(kind="eurosat", limit_per_class=7)).splits == {"train": 70, "val": 70, "test": 70}
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
-        for number in range(5):
-            (tmp_path / name / f"{number}.jpg").touch()
+        for at in range(5):
+            (tmp_path / name / f"{at}.jpg").touch()
     own = images_of("own", Folder(kind="folder", path=str(tmp_path)))
     assert (own.all, own.classes, own.files) == (10, 2, True)
     with pytest.raises(ConceptBenchError, match="there is no folder"):
@@ -392,6 +393,30 @@ def test_a_plan_with_a_gpu_counts_its_hours() -> None:
     assert plan.images > 1_331_167 and plan.gpu_hours > 1
     assert "GPU hours" in plan_text(plan, known)
     assert make_plan(paper, known, Machine(16)).gpu_hours == 0
+
+
+def test_every_stage_says_its_images_tokens_and_gpu_hours() -> None:
+    known = load_rates(ROOT / "reference" / "rates.json")
+    paper = load_config(BASE, ROOT / "examples" / "paper.yaml", {"data_root": "data"})
+    plan = make_plan(paper, known, Machine(16, 1), 50.0)
+    stages = {stage.rule: stage for stage in plan.stages}
+    assert stages["prepare_dataset"].images == stages["record_activations"].images == plan.images
+    assert stages["record_activations"].tokens == plan.tokens == 197 * plan.images
+    learnt = 3 * 2 * 1_281_167 * 197  # seeds, passes, images, tokens of an image
+    assert stages["learn_dictionaries"].tokens == learnt
+    on_gpus = sum(stage.seconds for stage in plan.stages if stage.gpu) / 3600
+    assert plan.gpu_hours == pytest.approx(on_gpus)
+    row = next(line for line in plan_text(plan, known).splitlines() if line.startswith("learn_dictionaries"))
+    assert "1.5 G" in row and f"GPU  {stages['learn_dictionaries'].seconds / 3600:.2f}" in re.sub(" +", "  ", row)
+    assert "GPU hours" not in "".join(plan_text(make_plan(paper, known, Machine(16)), known).splitlines()[3:6])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, ""), (9999, "9,999"), (28544, "28.5 k"), (308_855_024, "309 M"), (1.5e9, "1.5 G"), (2.5e12, "2,500 G")],
+)
+def test_counts_in_words(count: float, text: str) -> None:
+    assert number(count) == text
 
 
 @pytest.mark.parametrize(

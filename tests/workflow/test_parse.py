@@ -10,6 +10,7 @@ import pytest
 
 from conceptbench.config import load_config
 from conceptbench.planning import all_jobs, load_rates, peak_memory
+from conceptbench.planning.page import GPU_TFLOPS
 
 from .workspace import ROOT, Workspace, planned_rules
 
@@ -26,6 +27,9 @@ used = resource.getrusage(resource.RUSAGE_SELF)
 print("heavy:", sorted({"torch", "open_clip", "timm", "zarr", "numba", "sklearn"} & set(sys.modules)))
 print("cpu seconds:", used.ru_utime + used.ru_stime)
 """
+
+ATTEMPTS = 2
+"""Of a job on a cluster (profiles/slurm)."""
 
 ALLOWED_LINTS = (
     r"Specify a conda environment or container for each rule\.",
@@ -56,25 +60,27 @@ def test_rules_are_formatted() -> None:
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))
-def test_every_example_can_be_planned_and_asks_for_the_memory_of_its_plan(empty: Workspace, example: str) -> None:
+def test_every_example_can_be_planned_and_asks_for_what_its_plan_says(empty: Workspace, example: str) -> None:
     settings = ["--configfile", f"examples/{example}", "--config", "data_root=data"]
     done = empty.run(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "8", *settings)
     config = load_config(ROOT / "config.yaml", ROOT / "examples" / example, {"data_root": "data"})
     counts = planned_rules(done.stdout)
     assert counts == Counter(job.rule for job in all_jobs(config))  # what `conceptbench plan` counts
-    asked = memory_asked(done.stdout)
-    planned = peak_memory(config, load_rates(ROOT / "reference" / "rates.json"))
-    assert set(asked) == set(planned) == set(counts)
-    assert {rule: mib for rule, mib in planned.items() if mib > asked[rule]} == {}
+    rates = load_rates(ROOT / "reference" / "rates.json")
+    memory, minutes = asked("mem_mb", done.stdout), asked("runtime", done.stdout)
+    planned = peak_memory(config, rates)
+    assert set(memory) == set(minutes) == set(planned) == set(counts)
+    assert {rule: mib for rule, mib in planned.items() if mib > memory[rule]} == {}
+    on_gpus = [(job.rule, rates.cost(job, GPU_TFLOPS).seconds / 60) for job in all_jobs(config, rates.penalised_l0)]
+    assert {rule: took for rule, took in on_gpus if took > ATTEMPTS * minutes[rule]} == {}
 
 
-def memory_asked(text: str) -> dict[str, int]:
-    """The least memory in MiB that a job of each rule asks for at its first attempt."""
+def asked(resource: str, text: str) -> dict[str, int]:
+    """The least amount of a resource that a job of each rule asks for at its first attempt."""
     found: dict[str, int] = {}
-    for rule, mib in re.findall(
-        r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: .*?mem_mb=(\d+)", text, re.MULTILINE
-    ):
-        found[rule] = min(found.get(rule, int(mib)), int(mib))
+    pattern = rf"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: .*?{resource}=(\d+)"
+    for rule, amount in re.findall(pattern, text, re.MULTILINE):
+        found[rule] = min(found.get(rule, int(amount)), int(amount))
     return found
 
 

@@ -58,6 +58,10 @@ class Job:
     """Bytes of arrays in memory at its peak that grow with the experiment."""
     leaves: Mapping[Folder, float] = field(default_factory=dict)
     """Bytes of its results by folder."""
+    images: float = 0.0
+    """Images that it describes or passes through a tower, each as often as it does; 0 where there are none."""
+    tokens: float = 0.0
+    """Tokens that it records, learns from or encodes, each as often as it does; 0 where there are none."""
 
     @property
     def label(self) -> str:

@@ -70,11 +70,12 @@ def _kinds(study: Study) -> Iterator[Job]:
         amounts: dict[Unit, float] = {"forward_gflop": every * study.towers[name].image_gflop()}
         needs = (f"prepare_dataset/{chosen.dataset}", backbone_job(study, name))
         leaves: dict[Folder, float] = {"outputs": float(every * EMBEDDING * FLOAT)}
-        yield Job("record_outputs", name, needs, amounts, gpu=True, leaves=leaves)
+        yield Job("record_outputs", name, needs, amounts, gpu=True, leaves=leaves, images=every)
         stored = sum(one.seeds * every * study.token_bytes(one) for one in learnt)
         leaves = {"outputs": stored + dictionary_bytes(learnt, EMBEDDING)}
         amounts = learning_amounts(learnt, EMBEDDING, train)
-        yield Job("learn_output_dictionaries", name, (f"record_outputs/{name}",), amounts, gpu=True, leaves=leaves)
+        after, seen = (f"record_outputs/{name}",), amounts["token"]
+        yield Job("learn_output_dictionaries", name, after, amounts, gpu=True, leaves=leaves, tokens=seen)
     work = len(chosen.backbones) * sum(one.seeds * one.latents for one in learnt) * every
     yield Job("measure_kinds", needs=("learn_output_dictionaries",), amounts={"latent_image": work})
     yield _drawn("named_kinds", "measure_kinds")
@@ -91,7 +92,7 @@ def _synthetic(study: Study) -> Iterator[Job]:
         amounts = learning_amounts(learnt, world.d, chosen.tokens * len(chosen.seeds))
         features += len(chosen.seeds) * sum(one.seeds * one.latents * chosen.held_out for one in learnt)
         leaves: dict[Folder, float] = {"synthetic": len(chosen.seeds) * dictionary_bytes(learnt, world.d)}
-        yield Job("learn_synthetic", name, (), amounts, gpu=True, leaves=leaves)
+        yield Job("learn_synthetic", name, (), amounts, gpu=True, leaves=leaves, tokens=amounts["token"])
     yield Job("measure_recovery", needs=("learn_synthetic",), amounts={"latent_image": features})
     yield _drawn("recovery", "measure_recovery")
 
@@ -283,4 +284,7 @@ def _relearning(study: Study, task: str, method: str) -> Job:
     needs = (f"adapt/{name}", f"prepare_dataset/{train_on}", f"learn_dictionaries/{study.adapted}")
     leaves: dict[Folder, float] = {"adapted": float(tokens * d * VALUE_BYTES) + dictionary_bytes([followed], d)}
     arrays = learning_arrays([followed], d, tokens, 0)
-    return Job("learn_adapted", name, needs, amounts, gpu=True, arrays=arrays, leaves=leaves)
+    seen, passes = amounts["token"], study.seeds * images
+    return Job(
+        "learn_adapted", name, needs, amounts, gpu=True, arrays=arrays, leaves=leaves, images=passes, tokens=seen
+    )

@@ -55,7 +55,8 @@ def _dataset(study: Study, name: str) -> Iterator[Job]:
     needs = (f"fetch_dataset/{name}",) if published else ()
     leaves: dict[Folder, float] = {"data sets": float(images.all * MANIFEST_BYTES)}
     threads, rows = CHECKERS if images.files else 1, float(ROW_MEMORY * images.all)
-    yield Job("prepare_dataset", name, needs, {unit: images.all}, threads, arrays=rows, leaves=leaves)
+    amounts: dict[Unit, float] = {unit: images.all}
+    yield Job("prepare_dataset", name, needs, amounts, threads, arrays=rows, leaves=leaves, images=images.all)
 
 
 def _backbone(study: Study, name: str) -> Job:
@@ -63,7 +64,8 @@ def _backbone(study: Study, name: str) -> Job:
     leaves: dict[Folder, float] = {"backbones": float(tower.weights * tower.weight_bytes)}
     if isinstance(spec, Trained):
         pictures = float(spec.images or 0)
-        return Job("train_backbone", name, amounts={"job": 1.0, "picture": pictures}, leaves=leaves)
+        amounts: dict[Unit, float] = {"job": 1.0, "picture": pictures}
+        return Job("train_backbone", name, amounts=amounts, leaves=leaves, images=pictures)
     fetched = 2.0 if isinstance(spec, Named | OpenClip) else 1.0  # what was downloaded stays in the hub's cache
     leaves = {"backbones": tower.weights * FLOAT * fetched}
     return Job("fetch_backbone", name, leaves=leaves, arrays=2 * FLOAT * tower.weights)
@@ -89,11 +91,12 @@ def _recording(study: Study, backbone: str, dataset: str) -> Iterator[Job]:
     needs = (f"prepare_dataset/{dataset}", backbone_job(study, backbone))
     name, arrays = f"{backbone}.{dataset}", recording_arrays(study, backbone, len(blocks)) + ROW_MEMORY * images.all
     leaves: dict[Folder, float] = {"activations": float(stored)}
+    tokens = share * tower.image.tokens * len(blocks)
     if parts == 1:
-        yield Job("record_activations", name, needs, amounts, 2, True, 30, arrays, leaves)
+        yield Job("record_activations", name, needs, amounts, 2, True, 30, arrays, leaves, share, tokens)
         return
     for part in range(1, parts + 1):
-        yield Job("record_part", f"{name}.{part}of{parts}", needs, amounts, 2, True, 30, arrays)
+        yield Job("record_part", f"{name}.{part}of{parts}", needs, amounts, 2, True, 30, arrays, {}, share, tokens)
     each = tuple(f"record_part/{name}.{part}of{parts}" for part in range(1, parts + 1))
     yield Job("gather_activations", name, each, {"stored_gib": stored / GIB}, priority=30, leaves=leaves)
 
@@ -152,7 +155,8 @@ def _learning(study: Study, backbone: str) -> Job:
     leaves: dict[Folder, float] = {
         "dictionaries": blocks * (dictionary_bytes(learnt, d) + 2 * dictionary_bytes(halved, d))
     }
-    return Job("learn_dictionaries", backbone, needs, amounts, 2, True, 20, arrays, leaves)
+    images, seen = amounts.get("pass", 0.0), amounts["token"]
+    return Job("learn_dictionaries", backbone, needs, amounts, 2, True, 20, arrays, leaves, images, seen)
 
 
 def _encoding(study: Study, backbone: str, dataset: str) -> Job:
@@ -168,7 +172,8 @@ def _encoding(study: Study, backbone: str, dataset: str) -> Job:
     }
     needs = (recorded(study, backbone, dataset), f"learn_dictionaries/{backbone}", backbone_job(study, backbone))
     arrays = encoding_arrays(study, backbone, learnt) + ROW_MEMORY * images.all
-    return Job("encode_codes", f"{backbone}.{dataset}", needs, amounts, 2, True, 10, arrays, {"codes": stored})
+    name, seen = f"{backbone}.{dataset}", tokens * blocks * sum(one.seeds for one in learnt)
+    return Job("encode_codes", name, needs, amounts, 2, True, 10, arrays, {"codes": stored}, 0.0, seen)
 
 
 def encoding_arrays(study: Study, backbone: str, learnt: list[Learnt]) -> float:
@@ -236,7 +241,10 @@ def _adapting(study: Study, task: str, method: str) -> Job:
     needs = (f"prepare_dataset/{task}", backbone_job(study, study.adapted))
     arrays = recording_arrays(study, study.adapted, 1)
     leaves: dict[Folder, float] = {"adapters": float(study.seeds * ADAPTER_BYTES)}
-    return Job("adapt", f"{task}.{method}", needs, amounts, gpu=True, arrays=arrays, leaves=leaves)
+    training = amounts.get("step", 0.0) * study.config.adaptations.methods[method].model_dump().get("batch_size", 0)
+    tower = study.towers[study.adapted]
+    images = amounts["forward_gflop"] / tower.image_gflop() + (training if method in study.moving else 0.0)
+    return Job("adapt", f"{task}.{method}", needs, amounts, gpu=True, arrays=arrays, leaves=leaves, images=images)
 
 
 def _adapted(study: Study, task: str, method: str) -> Iterator[Job]:
@@ -247,7 +255,7 @@ def _adapted(study: Study, task: str, method: str) -> Iterator[Job]:
     leaves: dict[Folder, float] = {"adapted": float(tokens * tower.image.width * VALUE_BYTES)}
     arrays = recording_arrays(study, study.adapted, 1)
     needs = (f"adapt/{name}", backbone_job(study, study.adapted))
-    yield Job("record_adapted", name, needs, amounts, 2, True, 0, arrays, leaves)
+    yield Job("record_adapted", name, needs, amounts, 2, True, 0, arrays, leaves, scored, tokens)
     code = study.token_bytes(followed) * tokens
     encoding: dict[Unit, float] = {
         "encoding_gflop": tokens * 2 * tower.image.width * followed.latents / 1e9,
@@ -255,4 +263,4 @@ def _adapted(study: Study, task: str, method: str) -> Iterator[Job]:
     }
     needs = (f"record_adapted/{name}", f"learn_dictionaries/{study.adapted}")
     arrays = encoding_arrays(study, study.adapted, [followed])
-    yield Job("encode_adapted", name, needs, encoding, 2, True, 0, arrays, {"adapted": code})
+    yield Job("encode_adapted", name, needs, encoding, 2, True, 0, arrays, {"adapted": code}, 0.0, tokens)

@@ -32,6 +32,10 @@ class Stage:
     bytes: float
     missing: tuple[str, ...]
     """Units of work that are not counted, because nothing was measured."""
+    images: float = 0.0
+    """Described or passed through a tower, each as often as it is; 0 for stages without."""
+    tokens: float = 0.0
+    """Recorded, learnt from or encoded, each as often as it is; 0 for stages without."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def _stage(rule: str, jobs: list[Job], costs: Mapping[str, Cost], rates: Rates) 
         mib=max(cost.mib for cost in found),
         bytes=sum(sum(rates.disk(job).values()) for job in jobs),
         missing=tuple(sorted({unit for cost in found for unit in cost.missing})),
+        images=sum(job.images for job in jobs),
+        tokens=sum(job.tokens for job in jobs),
     )
 
 

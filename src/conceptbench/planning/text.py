@@ -8,7 +8,7 @@ from conceptbench.planning.rates import Rates
 
 _GIGA: Final = 1e9
 _MEGA: Final = 1e6
-_HEAD: Final = ("stage", "jobs", "time", "on", "memory", "disk")
+_HEAD: Final = ("stage", "jobs", "images", "tokens", "time", "on", "GPU hours", "memory", "disk")
 
 
 def hours(seconds: float) -> str:
@@ -25,6 +25,15 @@ def size(count: float) -> str:
         if count >= unit:
             return f"{count / unit:,.{int(count / unit < 100)}f} {word}"
     return "" if count < 1e5 else f"{count / _MEGA:.1f} MB"
+
+
+def number(count: float) -> str:
+    """A count in full below ten thousand, then in thousands (k), millions (M) or thousands of millions (G)."""
+    for unit, word in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if count >= unit:
+            scaled = count / (1e3 if word == "k" else unit)
+            return f"{scaled:,.{int(scaled < 100)}f} {word}"
+    return f"{count:,.0f}" if count else ""
 
 
 def plan_text(plan: Plan, rates: Rates, *, every: bool = False) -> str:
@@ -45,8 +54,11 @@ def stage_rows(stages: Sequence[Stage], gpus: int) -> list[tuple[str, ...]]:
         (
             f"{stage.rule}{' *' if stage.missing else ''}",
             f"{stage.jobs:,}",
+            number(stage.images),
+            number(stage.tokens),
             hours(stage.seconds),
             "GPU" if stage.gpu and gpus else "CPU",
+            f"{stage.seconds / 3600:,.2f}" if stage.gpu and gpus else "",
             f"{stage.mib / 1024:,.1f} GiB",
             size(stage.bytes),
         )
@@ -65,10 +77,11 @@ def _table(plan: Plan, every: bool) -> Iterator[str]:
     left = len(plan.stages) - len(kept)
     if left:
         others = sum(stage.seconds for stage in plan.stages if stage not in kept)
-        rows.append((f"{left} smaller stages", "", hours(others), "", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+        rows.append((f"{left} smaller stages", "", "", "", hours(others), "", "", "", ""))
+    shown = [column for column in range(len(_HEAD)) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in shown}
     for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        cells = [row[column].rjust(widths[column]) for column in shown[1:]]
         yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
 
 
