@@ -5,9 +5,16 @@ from typing import Any
 LAST = {"measure_runtime", "draw_runtime", "collect_manifests"}
 """The breakdown of the time and the manifest of the run come after everything else, so after every change."""
 DRAW = {
-    *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
+    *(
+        "draw_accuracy",
+        "draw_decomposition",
+        "draw_densities",
+        "draw_exemplars",
+        "draw_factor_recovery",
+        "draw_factor_values",
+    ),
     *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
-    *("draw_leaderboard", "draw_monosemanticity", "draw_pareto", "draw_stability"),
+    *("draw_leaderboard", "draw_monosemanticity", "draw_densities", "draw_pareto", "draw_stability"),
     *("draw_association", "draw_masking", "draw_recovery", "draw_remapping_scatter", "draw_shares"),
 }
 LEADERBOARD = {"measure_leaderboard", "draw_leaderboard"}
@@ -25,7 +32,7 @@ REMAPPING = {"measure_association", "draw_association", "measure_concepts", "dra
 REMAPPING |= {"measure_masking", "draw_masking", "measure_validity"}
 ADAPTED = {"adapt", "record_adapted", "encode_adapted", "learn_adapted", "collect_metrics"}
 ADAPTED |= {*ACCURACY, *OVERLAP, *DECOMPOSITION, *REMAPPING}
-LEARNT = {"learn_dictionaries", "measure_dictionaries", "encode_codes", "encode_adapted"}
+LEARNT = {"learn_dictionaries", "measure_dictionaries", "draw_densities", "encode_codes", "encode_adapted"}
 LEARNT |= {*LATENTS, *TRUTH, *OVERLAP, *EVALUATED, "learn_adapted", *REMAPPING, "collect_metrics"}
 RECOVERY = {"measure_recovery", "draw_recovery"}
 SYNTHETIC = {"learn_synthetic", *RECOVERY, "collect_metrics"}

@@ -13,8 +13,18 @@ from .workspace import ROOT, Workspace
 pytestmark = pytest.mark.workflow
 
 TABLES = {
-    *("accuracy", "accuracy_difference", "backbones", "decomposition", "dictionaries", "exemplars", "hybrids", "kinds"),
-    *("leaderboard", "monosemanticity", "monosemanticity_summary", "pareto", "stability"),
+    *(
+        "accuracy",
+        "accuracy_difference",
+        "backbones",
+        "decomposition",
+        "densities",
+        "dictionaries",
+        "exemplars",
+        "hybrids",
+        "kinds",
+    ),
+    *("densities", "leaderboard", "monosemanticity", "monosemanticity_summary", "pareto", "stability"),
     *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
     *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
     *("truth_permutation", "truth_summary"),
@@ -23,7 +33,7 @@ TABLES = {
     *("claims", "claim_parts"),
 }
 FIGURES = {
-    *("accuracy", "decomposition", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),
+    *("accuracy", "decomposition", "densities", "exemplars", "factor_recovery", "factor_values", "latent_statistics"),
     *("leaderboard", "monosemanticity", "pareto", "stability"),
     *("named_kinds", "overlap", "recovery", "runtime", "zero_shot"),
     *("association", "masking", "remapping_scatter", "shares"),
