@@ -5,14 +5,7 @@ from typing import Any
 LAST = {"measure_runtime", "draw_runtime", "collect_manifests"}
 """The breakdown of the time and the manifest of the run come after everything else, so after every change."""
 DRAW = {
-    *(
-        "draw_accuracy",
-        "draw_decomposition",
-        "draw_densities",
-        "draw_exemplars",
-        "draw_factor_recovery",
-        "draw_factor_values",
-    ),
+    *("draw_accuracy", "draw_decomposition", "draw_exemplars", "draw_factor_recovery", "draw_factor_values"),
     *("draw_latent_statistics", "draw_named_kinds", "draw_overlap", "draw_zero_shot"),
     *("draw_leaderboard", "draw_monosemanticity", "draw_densities", "draw_pareto", "draw_stability"),
     *("draw_association", "draw_masking", "draw_recovery", "draw_remapping_scatter", "draw_shares"),

@@ -13,17 +13,7 @@ from .workspace import ROOT, Workspace
 pytestmark = pytest.mark.workflow
 
 TABLES = {
-    *(
-        "accuracy",
-        "accuracy_difference",
-        "backbones",
-        "decomposition",
-        "densities",
-        "dictionaries",
-        "exemplars",
-        "hybrids",
-        "kinds",
-    ),
+    *("accuracy", "accuracy_difference", "backbones", "decomposition", "dictionaries", "exemplars", "hybrids", "kinds"),
     *("densities", "leaderboard", "monosemanticity", "monosemanticity_summary", "pareto", "stability"),
     *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
     *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
