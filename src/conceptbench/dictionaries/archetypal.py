@@ -9,6 +9,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken
+from conceptbench.dictionaries.autoencoder_sparse import SparseAutoencoderLearner
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.specs import Archetypal
 from conceptbench.errors import ConceptBenchError
@@ -83,7 +84,9 @@ def candidates_of(spec: Archetypal, setting: Setting) -> Float[Tensor, "candidat
 
 
 def archetypal_learner(spec: Archetypal, setting: Setting) -> AutoencoderLearner:
-    """Return the learner of the relaxed archetypal TopK autoencoder."""
+    """Return the learner of relaxed archetypal TopK: the sparse step on a CPU, plain torch elsewhere."""
     candidates = candidates_of(spec, setting)
     decoder = NearHull(candidates, spec.width, spec.relaxation, setting.generator, setting.device)
+    if setting.device.type == "cpu":
+        return SparseAutoencoderLearner(spec, setting, decoder)
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)
