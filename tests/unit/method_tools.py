@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from conceptbench.dictionaries import Dictionary, Normaliser, learn, specify
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken, UnitAtoms, whole
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms, whole
 from conceptbench.dictionaries.autoencoder_sparse import SparseAutoencoderLearner
 from conceptbench.dictionaries.batch_topk import LargestOfBatch
 from conceptbench.dictionaries.learner import Learner, Setting, starting_atoms
 from conceptbench.dictionaries.matryoshka import nested, prefix_ends
 from conceptbench.dictionaries.methods import learner_of
-from conceptbench.dictionaries.specs import Archetypal, BatchTopK, DictionarySpec, Frozen, Matryoshka
+from conceptbench.dictionaries.specs import Archetypal, BatchTopK, DictionarySpec, Frozen, JumpRelu, Matryoshka
 
 D, ATOMS = 24, 40
 SHORT: dict[str, Any] = {"width": 48, "batch_size": 128, "lr": 3e-3, "warmup_steps": 5, "dead_tokens": 2_000}
@@ -45,10 +45,10 @@ def in_torch(tokens: np.ndarray, **options: Any) -> tuple[DictionarySpec, Autoen
     """The same, always by automatic differentiation: what a GPU runs, and the reference of the sparse steps."""
     spec = specify(**{"name": "x", **options})
     setting = setting_of(tokens)
-    if isinstance(spec, Archetypal | Frozen):
+    if isinstance(spec, Archetypal | Frozen | JumpRelu):
         own = started(tokens, **options)[1]
         assert isinstance(own, SparseAutoencoderLearner)
-        return spec, AutoencoderLearner(spec, setting, LargestOfToken(spec.k), own._decoder, spec.k)
+        return spec, AutoencoderLearner(spec, setting, own._selection, own._decoder, spec.k)
     if not isinstance(spec, BatchTopK | Matryoshka):
         learner = learner_of(spec, setting)
         assert isinstance(learner, AutoencoderLearner)

@@ -9,7 +9,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken
-from conceptbench.dictionaries.autoencoder_sparse import SparseAutoencoderLearner
+from conceptbench.dictionaries.autoencoder_sparse import SparseTopKLearner
 from conceptbench.dictionaries.learner import Setting
 from conceptbench.dictionaries.specs import Archetypal
 from conceptbench.errors import ConceptBenchError
@@ -88,5 +88,5 @@ def archetypal_learner(spec: Archetypal, setting: Setting) -> AutoencoderLearner
     candidates = candidates_of(spec, setting)
     decoder = NearHull(candidates, spec.width, spec.relaxation, setting.generator, setting.device)
     if setting.device.type == "cpu":
-        return SparseAutoencoderLearner(spec, setting, decoder)
+        return SparseTopKLearner(spec, setting, decoder)
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

@@ -1,11 +1,12 @@
-"""The step of an autoencoder put together from parts, on a CPU, where the k largest latents of a token fire.
+"""The step of an autoencoder put together from parts, on a CPU.
 
 Forward and backward pass touch the firings alone; nothing of size tokens x width is kept. What is dense has the size
 of the autoencoder: its gradients, which reach the parameters of the decoder by automatic differentiation of the atoms.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,21 +14,34 @@ from jaxtyping import Float, Float32
 from scipy import sparse
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Decoder, LargestOfToken
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Decoder, LargestOfToken, Selection
 from conceptbench.dictionaries.candidates import Candidates
 from conceptbench.dictionaries.learner import TINY, Setting, StepReport
 from conceptbench.dictionaries.sparse_step import Centred, Explained, Rows, explain
-from conceptbench.dictionaries.specs import Archetypal, Frozen
+from conceptbench.dictionaries.specs import Archetypal, Frozen, Revived
+from conceptbench.dictionaries.support import Support
 from conceptbench.dictionaries.topk_fused import auxiliary_term
 
 
-class SparseAutoencoderLearner(AutoencoderLearner):
-    """`AutoencoderLearner` with `LargestOfToken`, which is its reference: the same gradients without dense products."""
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Latents that matter on each token, with their codes, which may be 0."""
 
-    def __init__(self, spec: Archetypal | Frozen, setting: Setting, decoder: Decoder) -> None:
+    support: Support
+    through: Callable[[Float32[np.ndarray, "firing"]], float] = lambda gradients: 0.0
+    """Turns gradients of the codes in place into those of the pre-activations, the penalty's among them, and those of
+    what the selection learns; returns the penalty."""
+
+
+class SparseAutoencoderLearner(AutoencoderLearner):
+    """`AutoencoderLearner`, which is its reference, with the same gradients but without dense products."""
+
+    def __init__(
+        self, spec: Revived, setting: Setting, selection: Selection, decoder: Decoder, start_k: int | None
+    ) -> None:
         """Start as the reference does."""
-        super().__init__(spec, setting, LargestOfToken(spec.k), decoder, spec.k)
-        self._k, self._alpha = spec.k, spec.aux_alpha
+        super().__init__(spec, setting, selection, decoder, start_k)
+        self._alpha = spec.aux_alpha
         self._candidates = Candidates(self._encoder, self._encoder_bias, setting.candidates)
 
     def step(self, x: Float[Tensor, "token feature"]) -> StepReport:
@@ -36,10 +50,15 @@ class SparseAutoencoderLearner(AutoencoderLearner):
         rows = atoms.detach().numpy()
         centred = Centred.of(x.numpy(), self._decoder_bias.detach().numpy())
         variation = max(centred.variation, TINY)
-        support = self._candidates.largest(centred.rows, self._k)
+        self._optimiser.zero_grad()
+        selected = self._select(centred.rows)
+        if selected is None:
+            return self._dense_step(x)
+        support = selected.support
         terms = [explain(centred.rows, support, rows, np.full(len(x), 2 / variation, np.float32))]
         fvu = float(terms[0].squares.sum(dtype=np.float64)) / variation
-        loss, dead = fvu if self._candidates.finite() else math.nan, self._clock.dead()
+        loss = fvu + selected.through(terms[0].gradients) if self._candidates.finite() else math.nan
+        dead = self._clock.dead()
         if self._alpha > 0 and len(dead):
             weighted, auxiliary = auxiliary_term(
                 self._candidates, rows, centred.rows, terms[0].residual, dead, self._aux_k, self._alpha
@@ -47,17 +66,26 @@ class SparseAutoencoderLearner(AutoencoderLearner):
             loss += weighted
             terms += auxiliary
         if math.isfinite(loss):
-            self._optimiser.zero_grad()
             self._backward(atoms, centred.rows, terms)
             self._apply()
             self._candidates.refresh()
-        self._clock.update(torch.from_numpy(support.fired(len(rows))), len(x))
-        return StepReport(loss, fvu, support.firings / len(x), self._clock.dead_share())
+        firing = support.keep(support.values > 0)
+        self._clock.update(torch.from_numpy(firing.fired(len(rows))), len(x))
+        return StepReport(loss, fvu, firing.firings / len(x), self._clock.dead_share())
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over a state; see `checkpoint.Resumable`."""
         super().restore(state)
         self._candidates.refresh()
+
+    def _select(self, centred: Rows) -> "Selected | None":
+        """Return what may fire; None where a dense step does better."""
+        raise NotImplementedError
+
+    def _dense_step(self, x: Float[Tensor, "token feature"]) -> StepReport:
+        report = super().step(x)
+        self._candidates.refresh()
+        return report
 
     def _backward(self, atoms: Float[Tensor, "latent feature"], centred: Rows, terms: Sequence[Explained]) -> None:
         """Set the gradients of all parameters; only the target of the first term depends on the decoder bias."""
@@ -74,6 +102,18 @@ class SparseAutoencoderLearner(AutoencoderLearner):
         self._decoder_bias.grad = -first - self._encoder.detach().T @ bias
         if atoms.requires_grad:
             atoms.backward(torch.from_numpy(of_atoms))  # type: ignore[no-untyped-call]
+
+
+class SparseTopKLearner(SparseAutoencoderLearner):
+    """The k largest latents of a token fire."""
+
+    def __init__(self, spec: Archetypal | Frozen, setting: Setting, decoder: Decoder) -> None:
+        """Start as the reference does."""
+        super().__init__(spec, setting, LargestOfToken(spec.k), decoder, spec.k)
+        self._k = spec.k
+
+    def _select(self, centred: Rows) -> Selected:
+        return Selected(self._candidates.largest(centred, self._k))
 
 
 def _by_latent(term: Explained, entries: Float32[np.ndarray, "firing"], width: int) -> sparse.csc_array:

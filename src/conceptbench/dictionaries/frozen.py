@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from conceptbench.dictionaries.autoencoder import AutoencoderLearner, LargestOfToken
-from conceptbench.dictionaries.autoencoder_sparse import SparseAutoencoderLearner
+from conceptbench.dictionaries.autoencoder_sparse import SparseTopKLearner
 from conceptbench.dictionaries.learner import Setting, starting_atoms
 from conceptbench.dictionaries.specs import Frozen
 
@@ -36,5 +36,5 @@ def frozen_learner(spec: Frozen, setting: Setting) -> AutoencoderLearner:
     """Return the learner of the null: the sparse step on a CPU, plain torch elsewhere."""
     decoder = FixedAtoms(starting_atoms(spec.width, setting, "random"), setting.device)
     if setting.device.type == "cpu":
-        return SparseAutoencoderLearner(spec, setting, decoder)
+        return SparseTopKLearner(spec, setting, decoder)
     return AutoencoderLearner(spec, setting, LargestOfToken(spec.k), decoder, spec.k)

@@ -1,19 +1,27 @@
 """JumpReLU: a learnt threshold for each latent, by pseudo-gradients (Rajamanoharan et al., arXiv 2407.14435)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from conceptbench.dictionaries.autoencoder import AutoencoderLearner, UnitAtoms
+from conceptbench.dictionaries.autoencoder import AutoencoderLearner, Decoder, UnitAtoms
+from conceptbench.dictionaries.autoencoder_sparse import Selected, SparseAutoencoderLearner
 from conceptbench.dictionaries.learner import Setting, starting_atoms, to_numpy
+from conceptbench.dictionaries.relu_l1_fused import DENSE_SHARE
 from conceptbench.dictionaries.rules import KeepAbove
+from conceptbench.dictionaries.schedules import ramp
+from conceptbench.dictionaries.sparse_step import Rows
 from conceptbench.dictionaries.specs import JumpRelu
+from conceptbench.dictionaries.support import Support
 
 THRESHOLD_RATE: Final = 10.0
 """Factor on the learning rate of the logarithms of the thresholds, which must move by whole units."""
+BELOW: Final = np.float32(1 - 1e-5)
+"""Windows are entered a little below their lower end, whatever rounding does; what is not in them has no gradient."""
 
 
 class _Jump(torch.autograd.Function):
@@ -83,27 +91,86 @@ class Jump:
 
     def codes(self, pre: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
         """Return the codes."""
-        return jump(pre, self._log_threshold.exp(), self._spec.bandwidth)
+        return jump(pre, self.thresholds(), self.bandwidth)
 
     def penalty(
         self, pre: Float[Tensor, "token latent"], codes: Float[Tensor, "token latent"], step: int
     ) -> Float[Tensor, ""]:
         """Return the weighted penalty of the specification."""
+        return self.penalise(codes, lambda: firings(pre, self.thresholds(), self.bandwidth), len(pre), step)
+
+    def penalise(
+        self,
+        codes: Float[Tensor, "*firing"],
+        fires: Callable[[], Float[Tensor, "*firing"]],
+        tokens: int,
+        step: int,
+    ) -> Float[Tensor, ""]:
+        """Return the weighted penalty of codes, the zeros of which may be left out; `fires` is 1 where they are not."""
         spec = self._spec
-        rise = min(1.0, (step + 1) / spec.sparsity_warmup_steps) if spec.sparsity_warmup_steps else 1.0
+        weight = spec.sparsity * ramp(step, spec.sparsity_warmup_steps)
         if spec.penalty == "tanh":
-            return spec.sparsity * rise * torch.tanh(spec.tanh_scale * codes).sum() / len(pre)
-        l0 = firings(pre, self._log_threshold.exp(), spec.bandwidth).sum() / len(pre)
+            return weight * torch.tanh(spec.tanh_scale * codes).sum() / tokens
+        l0 = fires().sum() / tokens
         if spec.penalty == "target" and spec.k is not None:
-            return spec.sparsity * rise * (l0 / spec.k - 1).square()
-        return spec.sparsity * rise * l0
+            return weight * (l0 / spec.k - 1).square()
+        return weight * l0
+
+    @property
+    def bandwidth(self) -> float:
+        """Width of the window around a threshold."""
+        return self._spec.bandwidth
+
+    def thresholds(self) -> Float[Tensor, "latent"]:
+        """Return the thresholds, differentiable in their logarithms."""
+        return self._log_threshold.exp()
 
     def rule(self, tiles: Iterator[Tensor]) -> KeepAbove:
         """Return the learnt thresholds."""
-        return KeepAbove(to_numpy(self._log_threshold.exp()))
+        return KeepAbove(to_numpy(self.thresholds()))
+
+
+class SparseJumpLearner(SparseAutoencoderLearner):
+    """What fires, and what lies in the window below its threshold, is all that has a gradient.
+
+    A window that reaches below 0 holds pre-activations that sparse selection leaves out, and where many lie in the
+    windows sparse loops take longer than products: such a step is dense.
+    """
+
+    def __init__(self, spec: JumpRelu, setting: Setting, selection: Jump, decoder: Decoder) -> None:
+        """Start as the reference does."""
+        super().__init__(spec, setting, selection, decoder, spec.k)
+        self._jump = selection
+
+    def _select(self, centred: Rows) -> Selected | None:
+        selection, tokens = self._jump, len(centred)
+        lowest = to_numpy(selection.thresholds() - selection.bandwidth / 2)
+        if lowest.min() <= 0:
+            return None
+        near = self._candidates.above(centred, lowest * BELOW)
+        if near.firings > DENSE_SHARE * tokens * len(lowest):
+            return None
+        pre = torch.from_numpy(near.values)[None].requires_grad_()
+        thresholds = selection.thresholds()[torch.from_numpy(near.latents).long()]
+        codes = jump(pre, thresholds, selection.bandwidth)
+
+        def through(gradients: Float32[np.ndarray, "firing"]) -> float:
+            """Pass the gradients of the codes on to pre-activations and thresholds."""
+            penalty = selection.penalise(
+                codes, lambda: firings(pre, thresholds, selection.bandwidth), tokens, self._steps
+            )
+            given = torch.from_numpy(gradients.copy())[None]
+            torch.autograd.backward([codes, penalty], [given, torch.ones(())])
+            gradients[:] = 0 if pre.grad is None else pre.grad[0].numpy()
+            return float(penalty.detach())
+
+        return Selected(Support(near.start, near.latents, codes.detach()[0].numpy()), through)
 
 
 def jump_relu_learner(spec: JumpRelu, setting: Setting) -> AutoencoderLearner:
-    """Return the learner of JumpReLU."""
+    """Return the learner of JumpReLU: the sparse step on a CPU, plain torch elsewhere."""
     decoder = UnitAtoms(starting_atoms(spec.width, setting, spec.start), setting.device)
-    return AutoencoderLearner(spec, setting, Jump(spec, setting.device), decoder, spec.k)
+    selection = Jump(spec, setting.device)
+    if setting.device.type == "cpu":
+        return SparseJumpLearner(spec, setting, selection, decoder)
+    return AutoencoderLearner(spec, setting, selection, decoder, spec.k)
