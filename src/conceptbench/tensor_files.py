@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from conceptbench.tables import atomic_write
 
 _LENGTH: Final = 8
 """Bytes at the start of a safetensors file that say how long its header is (little-endian)."""
-_KINDS: Final = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32"}
+_KINDS: Final[dict["np.dtype[Any]", str]] = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("<i4"): "I32"}
 """safetensors' names of number formats, in the order in which it stores arrays; arrays of one format go by name."""
 
 
@@ -59,6 +60,32 @@ def join_tensors(
         for name in names:
             with values[name][1].open("rb") as source_file:
                 shutil.copyfileobj(source_file, file, 1 << 20)
+
+
+def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays of a file as copy-on-write maps of it, and the text beside them.
+
+    Only arrays of the formats of `join_tensors`, in one dimension, can be mapped; all others are read.
+
+    Raises:
+        SafetensorError, OSError: when the file is no whole safetensors file.
+    """
+    with safe_open(path, framework="numpy") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        with path.open("rb") as raw:
+            length = int.from_bytes(raw.read(_LENGTH), "little")
+            header = json.loads(raw.read(length))
+        kinds = {name: dtype for dtype, name in _KINDS.items()}
+        tensors: dict[str, np.ndarray] = {}
+        for name in file.keys():  # noqa: SIM118
+            entry = header[name]
+            dtype, (start, end) = kinds.get(entry["dtype"]), entry["data_offsets"]
+            if dtype is None or len(entry["shape"]) != 1 or start == end:
+                tensors[name] = file.get_tensor(name)
+                continue
+            place = _LENGTH + length + start
+            tensors[name] = np.asarray(np.memmap(path, dtype, "c", place, tuple(entry["shape"])))
+    return tensors, metadata
 
 
 def _order_metadata(path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conceptbench.dictionaries import codes as module
 from conceptbench.dictionaries.code_writer import CodesWriter
 from conceptbench.dictionaries.codes import Codes
 from conceptbench.errors import ConceptBenchError
@@ -35,6 +36,52 @@ def test_aggregates_equal_dense(seed, share, threshold):
     np.testing.assert_allclose(codes.image_mean().toarray(), dense.mean(1), rtol=1e-6)
     np.testing.assert_array_equal(codes.image_max().toarray(), dense.max(1))
     np.testing.assert_array_equal(codes.image_count(threshold).toarray(), (dense > np.float32(threshold)).sum(1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 0.9), st.integers(1, 12))
+def test_sums_by_blocks_of_images_are_those_of_all_of_them(seed, share, block):
+    dense = random_dense(seed, (9, 3, 7), share)
+    dense[seed % 9] = 0
+    whole = from_dense(dense)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_FIRINGS", block)
+        parts = from_dense(dense)
+        made = (parts.image_mean(), parts.image_max(), parts.image_count(0.5))
+    for one, other in zip(made, (whole.image_mean(), whole.image_max(), whole.image_count(0.5)), strict=True):
+        assert one.dtype == other.dtype
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_faults_are_found_in_every_block(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_FIRINGS", 4)
+    good = from_dense(random_dense(5, (6, 3, 7), 0.6))
+    last = np.flatnonzero(np.diff(good.indptr) > 1)[-1]
+    at = good.indptr[last]
+    for name, value, message in (
+        ("indices", 99, "a latent lies outside"),
+        ("values", np.nan, "not finite and positive"),
+        ("values", -1.0, "not finite and positive"),
+    ):
+        arrays = {name: getattr(good, name).copy() for name in ("indptr", "indices", "values")}
+        arrays[name][at] = value
+        with pytest.raises(ConceptBenchError, match=message):
+            Codes(**arrays, shape=good.shape, dictionary="digest")
+    swapped = good.indices.copy()
+    swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
+    with pytest.raises(ConceptBenchError, match="do not ascend"):
+        Codes(good.indptr, swapped, good.values, good.shape, "digest")
+
+
+def test_sums_of_a_large_code_take_little_memory_beside_it(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_FIRINGS", 1 << 14)
+    codes = from_dense(np.tile(random_dense(0, (1, 128, 64), 0.5), (64, 1, 1)))
+    tracemalloc.start()
+    codes.image_mean()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.8 * (codes.values.nbytes + codes.indices.nbytes)
 
 
 def test_selections_and_concatenation():

@@ -1,22 +1,24 @@
 """Sparse codes of tokens: compressed rows over (image, token), and their aggregates per image."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from scipy import sparse
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.tensor_files import write_tensors
+from conceptbench.tensor_files import map_tensors, write_tensors
 
 FORMAT: Final = "conceptbench-codes-1"
 DTYPES: Final = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
 """The arrays of a code by name."""
+BLOCK_FIRINGS: Final = 1 << 22
+"""Firings worked on at once, so that sums over a large code take little more memory than the code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,13 @@ class Codes:
 
     def image_mean(self) -> sparse.csr_matrix:
         """Return the mean over ALL tokens of an image, prefix tokens included (PatchSAE's definition A), float32."""
-        sums = self._by_image(np.add.reduceat, self.values.astype(np.float64), self._keys())
+        sums = self._by_image(np.add.reduceat, lambda values: values.astype(np.float64))
         sums.data /= self.shape[1]
         return sums.astype(np.float32)
 
     def image_max(self) -> sparse.csr_matrix:
         """Return the largest value over the tokens of an image, float32 [image, latent]."""
-        return self._by_image(np.maximum.reduceat, self.values, self._keys())
+        return self._by_image(np.maximum.reduceat, lambda values: values)
 
     def image_count(self, threshold: float) -> sparse.csr_matrix:
         """Return the number of tokens of an image with value > `threshold` (PatchSAE's definition B), int64.
@@ -64,8 +66,7 @@ class Codes:
         """
         if threshold < 0:
             raise ConceptBenchError(f"The threshold of image_count is {threshold}; it must not be negative.")
-        above = self.values > threshold
-        return self._by_image(np.add.reduceat, np.ones(int(above.sum()), np.int64), self._keys()[above])
+        return self._by_image(np.add.reduceat, lambda values: np.ones(len(values), np.int64), threshold)
 
     def select_images(self, images: Sequence[int] | np.ndarray) -> "Codes":
         """Return the codes of some images, in the order given."""
@@ -109,7 +110,7 @@ class Codes:
 
     @classmethod
     def load(cls, path: Path | str, dictionary: str | None = None) -> Self:
-        """Read what `save` wrote; with `dictionary`, insist on that digest.
+        """Map what `save` wrote; with `dictionary`, insist on that digest. Memory is taken as arrays are read.
 
         Raises:
             ConceptBenchError: when the file is missing, damaged, of another format or of another dictionary.
@@ -125,29 +126,46 @@ class Codes:
         except (ConceptBenchError, ValueError, KeyError) as error:
             raise ConceptBenchError(f"{path} is damaged ({error}); run encode_codes again.") from error
 
-    def _keys(self) -> Int64[np.ndarray, "firing"]:
-        """Return image * width + latent for every firing."""
-        firings = np.diff(self.indptr).reshape(self.shape[:2]).sum(1)
-        keys: np.ndarray = np.repeat(np.arange(self.shape[0], dtype=np.int64), firings) * self.shape[2] + self.indices
-        return keys
+    def _blocks(self, tokens: int) -> Iterator[tuple[int, int, slice]]:
+        """Yield (first, last + 1, firings) of consecutive groups of `tokens` rows, few firings at a time."""
+        ends = self.indptr[::tokens]
+        first, groups = 0, len(ends) - 1
+        while first < groups:
+            last = int(np.searchsorted(ends, ends[first] + BLOCK_FIRINGS, side="right")) - 1
+            last = min(max(last, first + 1), groups)
+            yield first, last, slice(int(ends[first]), int(ends[last]))
+            first = last
 
-    def _by_image(self, reduce: Callable[..., Any], values: np.ndarray, keys: np.ndarray) -> sparse.csr_matrix:
-        """Reduce the values that share an image and a latent."""
-        n_images, _, width = self.shape
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(keys) else np.zeros(0, np.int64)
-        data = reduce(values[order], starts) if len(keys) else values
-        cells = ordered[starts]
-        indptr = np.searchsorted(cells, np.arange(n_images + 1, dtype=np.int64) * width)
-        return sparse.csr_matrix((data, cells % width, indptr), shape=(n_images, width))
+    def _by_image(
+        self, reduce: Callable[..., Any], of: Callable[[np.ndarray], np.ndarray], above: float | None = None
+    ) -> sparse.csr_matrix:
+        """Reduce what `of` makes of the values that share an image and a latent, or of those above a number."""
+        n_images, n_tokens, width = self.shape
+        sizes = np.zeros(n_images + 1, np.int64)
+        data, latents = [of(self.values[:0])], [self.indices[:0].astype(np.int64)]
+        for first, last, firings in self._blocks(n_tokens):
+            each = np.diff(self.indptr[first * n_tokens : last * n_tokens + 1 : n_tokens])
+            keys = np.repeat(np.arange(last - first, dtype=np.int64), each) * width + self.indices[firings]
+            values = self.values[firings]
+            if above is not None:
+                kept = values > above
+                keys, values = keys[kept], values[kept]
+            order = np.argsort(keys, kind="stable")
+            ordered = keys[order]
+            starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(keys) else np.zeros(0, np.int64)
+            if len(keys):
+                data.append(reduce(of(values)[order], starts))
+                latents.append(ordered[starts] % width)
+            sizes[first + 1 : last + 1] = np.bincount(ordered[starts] // width, minlength=last - first)
+        parts = (np.concatenate(data), np.concatenate(latents), np.cumsum(sizes))
+        return sparse.csr_matrix(parts, shape=(n_images, width))
 
     def _take(self, rows: np.ndarray, shape: tuple[int, int, int]) -> "Codes":
         part = self.csr()[rows]
         return Codes(
-            part.indptr.astype(np.int64),
-            part.indices.astype(np.int32),
-            part.data.astype(np.float32),
+            part.indptr.astype(np.int64, copy=False),
+            part.indices.astype(np.int32, copy=False),
+            part.data.astype(np.float32, copy=False),
             shape,
             self.dictionary,
         )
@@ -164,22 +182,23 @@ class Codes:
         fits = len(self.indptr) == rows + 1 and self.indptr[0] == 0 and self.indptr[-1] == len(self.indices)
         if not fits or len(self.indices) != len(self.values) or (sizes < 0).any():
             raise ConceptBenchError(f"{what}: the arrays do not describe {rows} rows.")
-        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < width:
-            raise ConceptBenchError(f"{what}: a latent lies outside 0..{width - 1}.")
-        inside = np.ones(len(self.indices), bool)
-        inside[self.indptr[:-1][sizes > 0]] = False
-        if (np.diff(self.indices, prepend=-1)[inside] <= 0).any():
-            raise ConceptBenchError(f"{what}: the latents of a row do not ascend.")
-        if not (np.isfinite(self.values).all() and (self.values > 0).all()):
-            raise ConceptBenchError(f"{what}: a value is not finite and positive.")
+        for first, last, firings in self._blocks(1):
+            indices, values = self.indices[firings], self.values[firings]
+            if len(indices) and not 0 <= indices.min() <= indices.max() < width:
+                raise ConceptBenchError(f"{what}: a latent lies outside 0..{width - 1}.")
+            inside = np.ones(len(indices), bool)
+            inside[(self.indptr[first:last] - firings.start)[sizes[first:last] > 0]] = False
+            if (np.diff(indices, prepend=-1)[inside] <= 0).any():
+                raise ConceptBenchError(f"{what}: the latents of a row do not ascend.")
+            if not (np.isfinite(values).all() and (values > 0).all()):
+                raise ConceptBenchError(f"{what}: a value is not finite and positive.")
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not path.is_file():
         raise ConceptBenchError(f"Codes {path} do not exist; run encode_codes.")
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return map_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ConceptBenchError(
             f"{path} is not a readable safetensors file ({error}); run encode_codes again."

@@ -24,8 +24,8 @@ NEAREST_ROWS: Final = 2048
 """Rows of the table of cosines that it holds at once there."""
 TABLE_BYTES: Final = 20
 """Bytes of a cell of the whole table: cosines, and two copies in double precision for the solver."""
-CODE_COPIES: Final = 4
-"""Times its own size that a code takes while it is read: itself, its check, the images chosen, sums over them."""
+CODE_COPIES: Final = 3
+"""Times its own size that a code takes while it is read: itself, the images chosen, values in double precision."""
 EDITED_MODELS: Final = 2
 """An edit is made on the model as it was and as it is."""
 
