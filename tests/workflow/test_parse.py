@@ -84,6 +84,15 @@ def asked(resource: str, text: str) -> dict[str, int]:
     return found
 
 
+def test_rules_that_need_a_network_run_where_snakemake_does() -> None:
+    text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    local = re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, flags=re.MULTILINE)
+    assert sorted(name.strip(" ,") for names in local for name in names.splitlines()) == [
+        "fetch_backbone",
+        "fetch_dataset",
+    ]
+
+
 def test_another_attempt_asks_for_more_memory_and_time(empty: Workspace) -> None:
     target = "results/smoke/codes/clip-tiny/scenes/manifest.json"
     once, twice = (
