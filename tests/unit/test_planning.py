@@ -1,52 +1,35 @@
 """Plans: amounts that follow from the configuration, measured rates, jobs in order, disks that are too small."""
 
-import json
 import math
 import re
 import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planning_tools import BASE, ROOT, config, job
 
 from conceptbench.cli import main
-from conceptbench.config import Config, load_config
+from conceptbench.config import load_config
 from conceptbench.config.backbones import Named, OpenClip, Trained
 from conceptbench.config.datasets import Eurosat, Flora, Folder, Scenes
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures import stability
-from conceptbench.planning import Machine, Rates, all_jobs, load_rates, make_plan, require_disk
+from conceptbench.planning import Machine, all_jobs, load_rates, make_plan, require_disk
 from conceptbench.planning.images import images_of
 from conceptbench.planning.jobs import Job, Learnt, Study
-from conceptbench.planning.learnt import FinishedRun, learn_rates
 from conceptbench.planning.measuring import LARGEST_ASSIGNMENT, NEAREST_ROWS
 from conceptbench.planning.page import scale_page
 from conceptbench.planning.pipeline import ROW_MEMORY
-from conceptbench.planning.rates import RuleRate
 from conceptbench.planning.schedule import schedule
 from conceptbench.planning.text import hours, number, plan_text, size
 from conceptbench.planning.towers import tower_of
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "config.yaml"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
-
-
-def config(*overlays: dict[str, Any]) -> Config:
-    return load_config(BASE, *overlays)
-
-
-def job(config: Config, label: str) -> Job:
-    return next(job for job in all_jobs(config) if job.label == label)
-
-
-def rates(**rules: RuleRate) -> Rates:
-    return Rates(rules, {}, {"tables": 1.0, "figures": 1.0}, penalised_l0=20.0, gap=0.0)
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -207,115 +190,6 @@ def test_parts_of_a_recording_share_its_work() -> None:
     assert sum(part.amounts["forward_gflop"] for part in parts) == pytest.approx(whole.amounts["forward_gflop"])
     gather = job(shared, "gather_activations/clip-tiny.flora")
     assert gather.leaves == whole.leaves and set(gather.needs) == {part.label for part in parts}
-
-
-# --- rates -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_cost_is_the_sum_over_units_and_unknown_units_are_named() -> None:
-    known = rates(adapt=RuleRate(2.0, 100.0, {"step": 0.5, "job": 1.0}, 3))
-    cost = known.cost(Job("adapt", "a", amounts={"job": 1, "step": 10, "training_gflop": 7}, arrays=3 * 2**20))
-    assert (cost.seconds, cost.mib, cost.missing) == (2 + 1 + 5, 103.0, ("training_gflop",))
-
-
-def test_a_gpu_does_operations_at_its_own_speed() -> None:
-    known = rates(adapt=RuleRate(1.0, 100.0, {"step": 0.5, "training_gflop": 1.0}, 3))
-    work = Job("adapt", "a", amounts={"step": 2, "training_gflop": 5000}, gpu=True)
-    assert known.cost(work).seconds == 1 + 1 + 5000
-    assert known.cost(work, gpu_tflops=10).seconds == pytest.approx(1 + 1 + 0.5)
-
-
-def finished_run(folder: Path, chosen: Config, seconds_per: dict[str, float], cores: int) -> FinishedRun:
-    """A run whose jobs took exactly what `seconds_per` unit says, one after another."""
-    (folder / "tables").mkdir(parents=True)
-    (folder / "tables" / "a.csv").write_bytes(b"0" * 1000)
-    now = 1000.0
-    for one in all_jobs(chosen, 32.0):
-        place = Path(one.rule, one.name) if one.name else Path(one.rule)
-        took = sum(seconds_per.get(unit, 0.0) * amount for unit, amount in one.amounts.items())
-        took *= one.threads / min(one.threads, cores)
-        now += 0.5 + 1.5 + took
-        timing = {"rule": one.rule, "work_seconds": took, "start_up_seconds": 1.5, "ended": now}
-        for path, text in (
-            (Path(f"{folder / 'logs' / place}.timing.json"), json.dumps(timing)),
-            (
-                Path(f"{folder / 'benchmarks' / place}.tsv"),
-                f"s\tmax_rss\tcpu_time\n{took}\t{300 + one.arrays / 2**20}\t{took / 2}\n",
-            ),
-        ):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    return FinishedRun(folder, chosen)
-
-
-@pytest.mark.parametrize("cores", [1, 2])
-def test_rates_of_a_run_give_back_its_costs_and_predict_another(tmp_path: Path, cores: int) -> None:
-    true = {"forward_gflop": 0.02, "image": 1e-3, "learning_gflop": 0.05, "encoding_gflop": 0.01}
-    run = finished_run(tmp_path / "run", config(), true, cores)
-    learnt = learn_rates([run], cores)
-    assert learnt.gap == pytest.approx(0.5, abs=0.01)
-    larger = {"scenes": {"sizes": {"test": 8000}}, "flora": {"images_per_class": 200}}
-    other = config({"datasets": larger, "seeds": [0]})
-    for one in all_jobs(other, 32.0):
-        if {"firing", "latent_image", "assignment"} & set(one.amounts):
-            continue
-        expected = 1.5 + sum(true.get(unit, 0.0) * amount for unit, amount in one.amounts.items())
-        cost = learnt.cost(one)
-        assert cost.seconds == pytest.approx(expected, rel=0.02), one.label
-        assert cost.mib == pytest.approx(300 + one.arrays / 2**20, rel=0.02), one.label
-    again = Rates(**{**learnt.__dict__})
-    (tmp_path / "rates.json").write_text(json.dumps(again.to_json()))
-    assert load_rates(tmp_path / "rates.json").to_json() == learnt.to_json()
-
-
-def test_benchmarks_at_real_sizes_count_beside_the_jobs(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "run", config(), {"token": 1e-5, "learning_gflop": 0.002}, 2)
-    row = {"toolkit": "conceptbench", "setting": "as shipped", "d": 768, "width": 49152}
-    row["tokens_per_s"] = 1 / (1e-5 + 0.002 * 2 * 768 * 49152 / 1e9)
-    (tmp_path / "sae_training.json").write_text(json.dumps({"rows": [row]}))
-    found = learn_rates([run], 2, tmp_path).rules["learn_dictionaries"].seconds
-    assert found["learning_gflop"] == pytest.approx(0.002, rel=0.01)
-    assert found["token"] == pytest.approx(1e-5, rel=0.01)
-
-
-def test_a_busy_machine_serves_for_what_was_not_measured_elsewhere(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "run", config(), {"forward_gflop": 0.02, "repetition": 4.0}, 2)
-    lacking = config({"adaptations": {"tasks": []}, "measures": {"latents_on": ["scenes"]}})
-    found = learn_rates([finished_run(tmp_path / "lacking", lacking, {"forward_gflop": 0.02}, 2)], 2, busy=[run])
-    assert found.rules["measure_decomposition"].seconds["forward_gflop"] == pytest.approx(0.01)  # its CPU time
-    assert found.rules["record_activations"].seconds["forward_gflop"] == pytest.approx(0.02)
-
-
-@pytest.mark.parametrize(
-    ("granted", "seen", "device", "refused"),
-    [
-        *((1, ["NVIDIA H200"], "auto", True), (1, ["NVIDIA H200"], "cpu", False)),
-        *((1, [], "auto", False), (0, ["NVIDIA H200"], "auto", False), (1, None, "auto", False)),
-    ],
-)
-def test_rates_of_a_gpu_are_refused(
-    tmp_path: Path, granted: int, seen: list[str] | None, device: str, refused: bool
-) -> None:
-    run = finished_run(tmp_path / "run", config({"device": device}), {"forward_gflop": 0.02}, 2)
-    record = tmp_path / "run" / "jobs" / "adapt" / "flora.maple.json"
-    record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"rule": "adapt", "gpus_granted": granted, "flags": {"gpus": seen}}))
-    if not refused:
-        assert learn_rates([run], 2).rules["adapt"].jobs == 6
-        return
-    for measured, busy in (([run], []), ([finished_run(tmp_path / "other", config(), {}, 2)], [run])):
-        with pytest.raises(
-            ConceptBenchError, match=r"flora\.maple\.json says that adapt ran with a GPU \(NVIDIA H200\)"
-        ):
-            learn_rates(measured, 2, busy=busy)
-
-
-def test_a_folder_that_was_never_run_and_a_file_that_is_no_rates_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConceptBenchError, match="is no run: it has no folder benchmarks"):
-        FinishedRun.parse(str(tmp_path), BASE)
-    (tmp_path / "rates.json").write_text("{}")
-    with pytest.raises(ConceptBenchError, match="is no file of rates; make it with: conceptbench rates"):
-        load_rates(tmp_path / "rates.json")
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
