@@ -116,8 +116,8 @@ def ksvd(results: Results, images: Path) -> list[str]:
 def recording(results: Results, images: Path) -> list[str]:
     """Return recording against the bare forward, and reading against a raw file."""
     return [
-        "Recording is compared with the bare forward on the same images; shuffled tokens of the store with the same rows "
-        "gathered from one memory-mapped file. Reading that file in order is the most that memory gives.",
+        "Recording is compared with the bare forward on the same images; shuffled tokens of the store with the same "
+        "rows gathered from one memory-mapped file. Reading that file in order is the most that memory gives.",
         table(RECORDING, results["rows"]),
     ]
 
