@@ -74,11 +74,19 @@ def test_the_page_shows_rows_and_names_what_was_not_measured(tmp_path: Path) -> 
     assert "Not measured yet: `python -m benchmarks.sae_training`." in text
 
 
-def test_results_without_a_section_of_their_own_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_every_benchmark_has_its_section(tmp_path: Path) -> None:
     row = Row(toolkit="conceptbench", method="step", shapes={"classes": 10}, rate="steps_per_s", value=3.5)
     text = page.page({"maple_step": results_with([row])}, tmp_path)
-    assert "## Maple step" in text
-    assert "| conceptbench |" in text and "3.5" in text
+    assert "## A step of MaPLe" in text and "| 10 | as shipped | 3.5 |" in text
+    assert "Not measured yet: `python -m benchmarks.recording`" in text
+
+
+def test_floor_above_the_step_is_that_of_the_breakdown() -> None:
+    row = {"width": 8, "setting": "fp32", "batch": 100, "tokens_per_s": 200.0}
+    rows = [row | {"share_of_floor": share} for share in (1.5, 0.5)]
+    floors = [{"width": 8, "setting": "fp32", "floor_seconds": {"encoder": 0.3, "traffic": 0.1}}]
+    mended = page.with_measured_floors({"rows": rows}, {"rows": floors})["rows"]
+    assert [row["share_of_floor"] for row in mended] == [pytest.approx(0.8), 0.5]
 
 
 @pytest.mark.parametrize("section", ["training", "breakdown"])

@@ -1,6 +1,7 @@
 """Archives are unpacked whole and inside their folder, or not at all."""
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conceptbench.data import archives
-from conceptbench.data.archives import is_archive, unpack
+from conceptbench.data.archives import FILTER, is_archive, unpack
 from conceptbench.errors import ConceptBenchError
 
 FILES = {"set/a/1.txt": b"one", "set/b/2.txt": b"two"}
@@ -89,6 +90,28 @@ def test_links_that_lead_outside_are_refused(tmp_path: Path, member: tarfile.Tar
 def test_link_inside_is_kept(tmp_path: Path) -> None:
     unpack(make_tar(tmp_path / "set.tgz", FILES, link("set/b/same.txt", "../a/1.txt")), tmp_path / "place")
     assert (tmp_path / "place/set/b/same.txt").read_bytes() == b"one"
+
+
+def test_name_below_a_link_is_refused(tmp_path: Path) -> None:
+    """A link to its own folder makes `here/here/out`, which is two folders deep by name, lead outside by `../..`."""
+    members = [link("here", "."), link("here/here/out", "../..")]
+    with pytest.raises(ConceptBenchError, match="lies below a link"):
+        unpack(make_tar(tmp_path / "set.tgz", FILES, *members), tmp_path / "place")
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.parametrize("guard", [{}, FILTER])
+def test_owner_and_special_permissions_are_not_taken_over(
+    guard: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "FILTER", guard)  # Python before 3.11.4 has none
+    info = tarfile.TarInfo("set/run")
+    info.size, info.mode, info.uid, info.gid = 3, 0o6777, 54321, 54321
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as file:
+        file.addfile(info, io.BytesIO(b"one"))
+    unpack(tmp_path / "set.tgz", tmp_path / "place")
+    made = (tmp_path / "place/set/run").stat()
+    assert stat.S_IMODE(made.st_mode) & 0o7022 == 0 and made.st_uid == os.getuid()
 
 
 def test_devices_and_links_in_zips_are_refused(tmp_path: Path) -> None:

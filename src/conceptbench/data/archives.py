@@ -5,6 +5,7 @@ moved into place at the end: an interruption leaves nothing half-unpacked under 
 are never overwritten.
 """
 
+import copy
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from conceptbench.errors import ConceptBenchError
 
@@ -70,8 +72,35 @@ def _untar(archive: Path, work: Path) -> None:
                 _require_link_inside(member, base, archive)
             elif not (member.isfile() or member.isdir()):
                 raise ConceptBenchError(f"{archive} holds {member.name}, no plain file; it is not unpacked.")
+        _require_no_way_through_links(members, archive)
         _require_room(archive, work, (member.size for member in members))
-        file.extractall(work, members, filter="data")
+        file.extractall(work, [_plain(member) for member in members], **FILTER)
+
+
+FILTER: Final[dict[str, Any]] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python's own guard, which 3.11 has from 3.11.4 on; the checks here do not need it."""
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member as a file of whoever unpacks it, with no special permissions."""
+    mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    owner = {"uid": os.getuid(), "gid": os.getgid(), "uname": "", "gname": ""} if hasattr(os, "getuid") else {}
+    plain = copy.copy(member)
+    for name, value in {"mode": mode, **owner}.items():
+        setattr(plain, name, value)
+    return plain
+
+
+def _require_no_way_through_links(members: Iterable[tarfile.TarInfo], archive: Path) -> None:
+    """Raise ConceptBenchError when a member lies below a link: its name would not say where it goes."""
+    found = list(members)
+    links = {PurePosixPath(member.name) for member in found if member.issym()}
+    for member in found:
+        if links.intersection(PurePosixPath(member.name).parents):
+            raise ConceptBenchError(
+                f"{archive} names {member.name}, which lies below a link; it is not unpacked. Get the archive from its "
+                "source."
+            )
 
 
 def _require_inside(name: str, archive: Path) -> None:
