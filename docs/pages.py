@@ -158,8 +158,10 @@ def adaptations(results: Path, images: str) -> list[str]:
     plants = named(metrics, r"plants\.([^.]+)\.coverage")
     scored = {
         "coverage of the 95 % intervals": "plants.{0}.coverage",
+        "of the part covered least": "plants.{0}.worst_coverage",
         "mean size of the error": "plants.{0}.bias",
         "false claims of recruitment": "plants.{0}.recruitment.false_positive_rate",
+        "the same where nothing is recruited, by `beyond`": "plants.{0}.recruitment_by_beyond.false_positive_rate",
         "false claims of remapping": "plants.{0}.remapping.false_positive_rate",
     }
     rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
