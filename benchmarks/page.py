@@ -77,6 +77,11 @@ def training(results: Results, images: Path) -> list[str]:
         if floors is not None:
             parts.append(floor_line(floors))
     notes = sorted({(toolkit(row), row["note"]) for row in rows if row["note"] and row["tokens_per_s"] is not None})
+    if any(row.get("floor_of_breakdown") for row in rows):
+        parts.append(
+            "The floor of the rows in fp32 is that of the next section, measured at its revision: the one measured "
+            "here came from a slower product than the one that the step uses."
+        )
     return [*parts, "\n".join(f"* {name}: {note}" for name, note in notes)]
 
 
@@ -149,7 +154,7 @@ def with_measured_floors(training: Results, breakdown: Results) -> Results:
     for row in training["rows"]:
         floor = floors.get((row["width"], row["setting"]))
         if (row.get("share_of_floor") or 0) > 1 and floor is not None:
-            row = {**row, "share_of_floor": floor * row["tokens_per_s"] / row["batch"]}
+            row = {**row, "share_of_floor": floor * row["tokens_per_s"] / row["batch"], "floor_of_breakdown": True}
         rows.append(row)
     return {**training, "rows": rows}
 

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from pages import dictionaries_page, photographs_page, remapping_page, results_page
+from PIL import Image
 
 from conceptbench.config import load_config
 from conceptbench.errors import ConceptBenchError
@@ -91,8 +93,17 @@ def publish(page: Page) -> None:
     images = DOCS / page.images
     images.mkdir(parents=True, exist_ok=True)
     for name in page.figures:
-        shutil.copyfile(page.results / "figures" / f"{name}.png", images / f"{name}.png")
+        shrink(page.results / "figures" / f"{name}.png", images / f"{name}.png")
     (DOCS / page.file).write_text("\n\n".join(page.text(page.results, page.images)) + "\n", encoding="utf-8")
+
+
+def shrink(picture: Path, copy: Path) -> None:
+    """Copy a picture with at most 256 colours where that is smaller: git keeps every version of it."""
+    small = BytesIO()
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    content = picture.read_bytes()
+    copy.write_bytes(min(content, small.getvalue(), key=len))
 
 
 def rule_graph() -> str:

@@ -5,6 +5,7 @@ of the autoencoder: its gradients, which reach the parameters of the decoder by 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Selected:
     what the selection learns; returns the penalty."""
 
 
-class SparseAutoencoderLearner(AutoencoderLearner):
+class SparseAutoencoderLearner(AutoencoderLearner, ABC):
     """`AutoencoderLearner`, which is its reference, with the same gradients but without dense products."""
 
     def __init__(
@@ -78,9 +79,9 @@ class SparseAutoencoderLearner(AutoencoderLearner):
         super().restore(state)
         self._candidates.refresh()
 
+    @abstractmethod
     def _select(self, centred: Rows) -> "Selected | None":
         """Return what may fire; None where a dense step does better."""
-        raise NotImplementedError
 
     def _dense_step(self, x: Float[Tensor, "token feature"]) -> StepReport:
         report = super().step(x)
