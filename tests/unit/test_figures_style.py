@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 import conceptbench.figures
 from conceptbench.figures import style
@@ -54,6 +55,17 @@ def test_order_and_dodge() -> None:
 def test_require_reads_seeds_as_text() -> None:
     table = require(pd.DataFrame({"seed": [0, 1]}), "made", ("seed",))
     assert list(table["seed"]) == ["0", "1"]
+
+
+def test_noise_of_the_solver_does_not_move_a_figure() -> None:
+    """0.358125 is half a step of the positions' grid: its neighbours must settle where it does."""
+    settled = []
+    for half in (np.nextafter(0.358125, 0) - 1e-15, 0.358125, np.nextafter(0.358125, 1) + 1e-15):
+        figure = Figure()
+        axes = figure.add_axes((half, 0.1, 0.2, half))
+        style._settle(figure)
+        settled.append(axes.get_position().bounds)
+    assert settled[0] == settled[1] == settled[2]
 
 
 @pytest.mark.parametrize("width", [5.0, 9.6])
