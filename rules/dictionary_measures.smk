@@ -3,8 +3,9 @@
 EVALUATED = CONFIG.dictionaries.train_on
 HALVED = list(CONFIG.hooks) if CONFIG.dictionaries.halves else []
 INTERVALS = ["inference", "tables", "measures/intervals", "measures/resampling", "measures/nulls"]
-DRAWN = {"dictionary": CONFIG.measures.dictionary, "backbone": ADAPTED, "block": CONFIG.measures.block}
+HOOK = {"backbone": ADAPTED, "block": CONFIG.measures.block}
 """The hook point that figures of dictionaries show first."""
+FOLLOWED = {**HOOK, "dictionary": CONFIG.measures.dictionary}
 
 
 rule measure_monosemanticity:
@@ -112,7 +113,7 @@ rule draw_monosemanticity:
         mem_mb=memory("draw_monosemanticity", 2000),
         runtime=minutes(10),
     params:
-        options=DRAWN,
+        options=FOLLOWED,
     script:
         "../scripts/draw.py"
 
@@ -133,7 +134,7 @@ rule draw_stability:
         mem_mb=memory("draw_stability", 2000),
         runtime=minutes(10),
     params:
-        options=DRAWN,
+        options=HOOK,
     script:
         "../scripts/draw.py"
 
@@ -155,7 +156,7 @@ rule draw_densities:
         mem_mb=memory("draw_densities", 2000),
         runtime=minutes(10),
     params:
-        options=DRAWN,
+        options=HOOK,
     script:
         "../scripts/draw.py"
 
@@ -176,7 +177,7 @@ rule draw_pareto:
         mem_mb=memory("draw_pareto", 2000),
         runtime=minutes(10),
     params:
-        options=DRAWN,
+        options=HOOK,
     script:
         "../scripts/draw.py"
 
@@ -197,6 +198,6 @@ rule draw_leaderboard:
         mem_mb=memory("draw_leaderboard", 2000),
         runtime=minutes(10),
     params:
-        options=DRAWN,
+        options=FOLLOWED,
     script:
         "../scripts/draw.py"

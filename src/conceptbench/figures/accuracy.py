@@ -115,7 +115,7 @@ def _panel(
 
 def _notes(shown: pd.DataFrame) -> list[str]:
     seeds = in_order(shown.loc[shown["seed"] != POOLED_SEED, "seed"])
-    level = "images resampled within classes" + (", seeds as outer level" if len(seeds) > 1 else "")
+    level = "images resampled within classes" + (", over seeds a t interval" if len(seeds) > 1 else "")
     dots = f"; small dots: the {len(seeds)} seeds" if len(seeds) > 1 else "; one seed"
     found = shown[(shown["seed"] == POOLED_SEED) & shown["estimate"].notna()]
     have = set(zip(found["task"], found["method"], found["half"], strict=True))

@@ -179,7 +179,7 @@ def _keys(parts: Sequence[str], variants: Sequence[str]) -> list[Key]:
 def _notes(variants: Sequence[str], players: int) -> list[str]:
     notes = [
         f"Shapley values over hybrids of the model before and after adaptation ({players} parts). Bars: {INTERVAL} "
-        "(images resampled within classes, seeds as outer level). Shares are not reported where the gain cannot be "
+        "(images resampled within classes, over seeds a t interval). Shares are not reported where the gain cannot be "
         "told from 0; intervals that leave the axis are cut at its edge."
     ]
     if len(variants) > 1:

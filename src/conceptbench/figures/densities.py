@@ -42,7 +42,6 @@ def draw_densities(
     *,
     backbone: str = "",
     block: int = 0,
-    dictionary: str = "",
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
@@ -50,7 +49,7 @@ def draw_densities(
 
     Args:
         dictionaries, densities: tables of those names. stem: path without suffix. backbone, block: the hook point shown
-            first. dictionary: unused here; figures of dictionaries share their options.
+            first.
     """
     table = require(dictionaries, "dictionaries", (*COLUMNS, *SHOWN))[[*COLUMNS, *SHOWN]]
     bins = require(densities, "densities", BINS)[list(BINS)]

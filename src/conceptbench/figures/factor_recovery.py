@@ -172,7 +172,7 @@ def _keys(rows: pd.DataFrame) -> list[Key]:
 def _notes(against: pd.DataFrame) -> list[str]:
     notes = [
         "Latents are chosen on split A and scored on split B. Large marks pool the seeds; small dots below them are "
-        "single seeds. Intervals: images resampled, seeds as outer level."
+        "single seeds. Intervals: images resampled, over seeds a t interval."
     ]
     if len(against):
         notes.append("Right: paired difference on the same resamples of the same images; above 0 the best one wins.")

@@ -136,8 +136,8 @@ def _label(sizes: Sequence[int], at: int) -> str:
 def _notes(contrasted: str, left_out: Sequence[str]) -> list[str]:
     return [
         "Latents are ranked on split A under the same model and scored on split B; bands: "
-        f"{INTERVAL} (images resampled within classes, seeds as outer level). Own class: the image's label chooses the "
-        "latents, so part of the curve is the answer given away; the predicted class needs no label.",
+        f"{INTERVAL} (images resampled within classes, over seeds a t interval). Own class: the image's label "
+        "chooses the latents, so part of the curve is the answer given away; the predicted class needs no label.",
         "A matched control (same colour, dashed, hollow) has as many active latents as its ranking at every k, alike "
         "in frequency and mass; what the two have in mass is in the table masking_balance. Last columns: each ranking "
         f"less its own control, image by image, {contrasted}. Components end where the token has no more features.",

@@ -118,7 +118,7 @@ def _ranks(axes: Axes, rows: pd.DataFrame, present: Sequence[str]) -> None:
 def _notes(shown: pd.DataFrame, ranks: bool) -> list[str]:
     last = " The narrow panels show the rank correlation of all latents on the same axis." if ranks else ""
     return [
-        f"Mean over classes; bands and bars: {INTERVAL} (classes resampled, seeds as outer level). The overlap of two "
-        "halves of the same model's images is what resampling alone allows; that of two classes is what any two share."
-        + last
+        f"Mean over classes; bands and bars: {INTERVAL} (classes resampled, over seeds a t interval). The overlap of "
+        "two halves of the same model's images is what resampling alone allows; that of two classes is what any two "
+        "share." + last
     ]

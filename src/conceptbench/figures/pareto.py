@@ -46,7 +46,6 @@ def draw_pareto(
     *,
     backbone: str = "",
     block: int = 0,
-    dictionary: str = "",
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
@@ -54,7 +53,6 @@ def draw_pareto(
 
     Args:
         pareto: table `pareto`. stem: path without suffix. backbone, block: the hook point shown large.
-        dictionary: unused here; figures of dictionaries share their options.
     """
     table = require(pareto, "pareto", COLUMNS)[list(COLUMNS)]
     title = "How little of the activations is lost, with how few latents?"

@@ -111,7 +111,7 @@ def _notes(shown: pd.DataFrame) -> list[str]:
     return [
         f"A latent belongs to a class when it fires on at least a share {q} of the class's images of split A under "
         f"zero-shot. All others are removed on split B, the dictionary's error kept. Bars: {INTERVAL} (images "
-        "resampled within classes, seeds as outer level); intervals that leave the axis are cut.",
+        "resampled within classes, over seeds a t interval); intervals that leave the axis are cut.",
         "0: all of the gain stays without the removed latents. The matched control removes as many of the latents that "
         "the class does have, alike in frequency and mass.",
     ]

@@ -46,7 +46,6 @@ def draw_stability(
     *,
     backbone: str = "",
     block: int = 0,
-    dictionary: str = "",
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
@@ -54,7 +53,6 @@ def draw_stability(
 
     Args:
         stability: table `stability`. stem: path without suffix. backbone, block: the hook point shown first.
-        dictionary: unused here; figures of dictionaries share their options.
     """
     table = require(stability, "stability", COLUMNS)[list(COLUMNS)]
     title = "Does another training run find the same atoms?"

@@ -21,8 +21,9 @@ HOW_TO_READ: Final = """\
 * A statement holds when all its parts hold on all tasks; one part that does not hold decides against it.
 * *Cannot be tested here* says what is missing: a key of the configuration, more images or seeds, or weights and data
   of the paper's size.
-* Points are percentage points of accuracy on split B. Images are resampled within classes, seeds are the outer level.
-  Definitions are in docs/method.md, and every number below is a row of the table `claim_parts`."""
+* Points are percentage points of accuracy on split B. Images are resampled within classes; over
+  seeds it is a t interval. Definitions are in docs/method.md; every number below is a row of the table
+  `claim_parts`."""
 
 
 def claims_page(claims: pd.DataFrame, parts: pd.DataFrame, experiment: str) -> str:
