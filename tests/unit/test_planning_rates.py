@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from planning_tools import BASE, config, rates
+from planning_tools import BASE, ROOT, config, rates
 
 from conceptbench.config import Config
 from conceptbench.errors import ConceptBenchError
 from conceptbench.planning import Rates, all_jobs, load_rates
+from conceptbench.planning.benchmarked import READERS, read_samples
 from conceptbench.planning.jobs import Job
 from conceptbench.planning.learnt import FinishedRun, learn_rates
 from conceptbench.planning.rates import RuleRate
@@ -74,10 +75,29 @@ def test_benchmarks_at_real_sizes_count_beside_the_jobs(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", config(), {"token": 1e-5, "learning_gflop": 0.002}, 2)
     row = {"toolkit": "conceptbench", "setting": "as shipped", "d": 768, "width": 49152}
     row["tokens_per_s"] = 1 / (1e-5 + 0.002 * 2 * 768 * 49152 / 1e9)
-    (tmp_path / "sae_training.json").write_text(json.dumps({"rows": [row]}))
-    found = learn_rates([run], 2, tmp_path).rules["learn_dictionaries"].seconds
+    for name in READERS:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": [row] if name == "sae_training" else []}))
+    learnt = learn_rates([run], 2, tmp_path)
+    found = learnt.rules["learn_dictionaries"].seconds
     assert found["learning_gflop"] == pytest.approx(0.002, rel=0.01)
     assert found["token"] == pytest.approx(1e-5, rel=0.01)
+    assert set(learnt.benchmarks) == set(READERS)
+
+
+def test_rates_are_not_made_without_the_benchmarks(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", config(), {"token": 1e-5}, 2)
+    (tmp_path / "sae_training.json").write_text('{"rows": []}')
+    with pytest.raises(ConceptBenchError, match=r"lacks maple_step\.json, recording\.json, .*--benchmarks"):
+        learn_rates([run], 2, tmp_path)
+
+
+def test_the_committed_rates_say_what_the_committed_benchmarks_measured() -> None:
+    known = load_rates(ROOT / "reference" / "rates.json")
+    samples = read_samples(ROOT / "benchmarks" / "results")
+    assert {sample.rule for sample in samples} >= {"learn_dictionaries", "adapt", "record_activations", "photographs"}
+    for sample in samples:
+        idle, busy = (known.cost(Job(sample.rule, "a", amounts=work)).seconds for work in ({}, dict(sample.amounts)))
+        assert busy - idle == pytest.approx(sample.seconds, rel=0.25), sample
 
 
 def test_a_busy_machine_serves_for_what_was_not_measured_elsewhere(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--base", type=Path, default=Path("config.yaml"), help="configuration under the overlays")
     parser.add_argument("--cores", type=int, default=2, help="cores that the runs had (default 2)")
     parser.add_argument(
-        "--benchmarks", type=Path, default=Path("benchmarks/results"), help="results of benchmarks at real sizes"
+        "--benchmarks",
+        type=Path,
+        help="results of benchmarks at real sizes (default: benchmarks/results beside the configuration)",
     )
     parser.add_argument("--output", type=Path, default=Path("reference/rates.json"))
     parser.set_defaults(run=run)
@@ -41,8 +43,10 @@ def run(options: argparse.Namespace) -> int:
 
     runs = [FinishedRun.parse(text, options.base) for text in options.runs]
     busy = [FinishedRun.parse(text, options.base) for text in options.busy]
-    rates = learn_rates(runs, options.cores, options.benchmarks, busy)
+    rates = learn_rates(runs, options.cores, options.benchmarks or options.base.parent / "benchmarks/results", busy)
     write_json(rates.to_json(), options.output)
     jobs = sum(rate.jobs for rate in rates.rules.values())
-    print(f"{options.output}: {len(rates.rules)} rules from {jobs} jobs of {', '.join(rates.runs)}")
+    print(
+        f"{options.output}: {len(rates.rules)} rules from {jobs} jobs of {', '.join(rates.runs)} and the benchmarks {', '.join(rates.benchmarks)}"
+    )
     return 0

@@ -4,12 +4,13 @@ A rate of 128 features and 1,024 latents says little about 768 and 49,152. Bench
 shapes stand beside the jobs of finished runs when rates are made.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from conceptbench.config.backbones import OpenClip
+from conceptbench.errors import ConceptBenchError
 from conceptbench.planning.jobs import Unit
 from conceptbench.planning.towers import tower_of
 from conceptbench.tables import read_json
@@ -29,14 +30,24 @@ class Sample:
 
 
 def read_samples(folder: Path) -> list[Sample]:
-    """Return the samples of all benchmarks in a folder; of those that were never run there are none."""
-    readers = {"sae_training": _learning, "maple_step": _adapting, "recording": _recording}
-    found: list[Sample] = []
-    for name, read in readers.items():
-        path = folder / f"{name}.json"
-        if path.is_file():
-            found += [sample for row in read_json(path)["rows"] for sample in read(row)]
-    return found
+    """Return the samples of the benchmarks of a folder.
+
+    Raises:
+        ConceptBenchError: when one of them was not run. Without it the rates would still look complete, and be wrong by
+            a multiple for models of published size.
+    """
+    missing = [f"{name}.json" for name in READERS if not (folder / f"{name}.json").is_file()]
+    if missing:
+        raise ConceptBenchError(
+            f"{folder} lacks {', '.join(missing)}, which tell what work costs at published sizes; name the folder of "
+            "their results (--benchmarks), or measure them: make bench."
+        )
+    return [
+        sample
+        for name, read in READERS.items()
+        for row in read_json(folder / f"{name}.json")["rows"]
+        for sample in read(row)
+    ]
 
 
 def _sample(rule: str, amounts: Mapping[Unit, float], rate: float) -> Sample:
@@ -64,3 +75,11 @@ def _recording(row: Mapping[str, Any]) -> Iterator[Sample]:
         yield _sample("gather_activations", {"stored_gib": 1}, row["gib_per_s"])
     if row["method"] == "decode":
         yield _sample("photographs", {"file": 1}, row["images_per_s"])
+
+
+READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Sample]]]] = {
+    "sae_training": _learning,
+    "maple_step": _adapting,
+    "recording": _recording,
+}
+"""Benchmarks, by the name of their results, and what a row of them says."""

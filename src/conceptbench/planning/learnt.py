@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from conceptbench.config import Config, load_config
 from conceptbench.errors import ConceptBenchError
-from conceptbench.planning.benchmarked import Sample, read_samples
+from conceptbench.planning.benchmarked import READERS, Sample, read_samples
 from conceptbench.planning.jobs import Folder, Job, Study, Unit
 from conceptbench.planning.measuring import measuring_jobs
 from conceptbench.planning.pipeline import pipeline_jobs
@@ -80,7 +80,8 @@ def learn_rates(
             lack, with the CPU time of their jobs.
 
     Raises:
-        ConceptBenchError: when a run has no benchmarks, or a job of it could use a GPU.
+        ConceptBenchError: when a run has no benchmarks of its jobs, a job of it could use a GPU, or a benchmark of
+            `benchmarks` was not run.
     """
     for run in (*runs, *busy):
         _require_no_gpu(run)
@@ -109,6 +110,7 @@ def learn_rates(
         gap=round(gap, 2),
         machine=_machine(runs[0].folder),
         runs=tuple(run.config.experiment for run in (*runs, *busy)),
+        benchmarks=tuple(READERS) if benchmarks else (),
     )
 
 

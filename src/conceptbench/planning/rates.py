@@ -57,6 +57,8 @@ class Rates:
     machine: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     """Experiments that were measured."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks at published sizes that were counted beside them."""
 
     def cost(self, job: Job, gpu_tflops: float | None = None) -> Cost:
         """Return what a job takes with the threads it asks for.
@@ -99,6 +101,7 @@ class Rates:
             "format": FORMAT,
             "machine": dict(self.machine),
             "runs": list(self.runs),
+            "benchmarks": list(self.benchmarks),
             "gap": self.gap,
             "penalised_l0": self.penalised_l0,
             "bytes_of": dict(self.bytes_of),
@@ -126,6 +129,7 @@ def load_rates(path: Path) -> Rates:
             gap=float(content["gap"]),
             machine=content["machine"],
             runs=tuple(content["runs"]),
+            benchmarks=tuple(content.get("benchmarks", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConceptBenchError(f"{path} is not complete ({type(error).__name__}: {error}); {remedy}.") from error
