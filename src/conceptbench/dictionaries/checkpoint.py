@@ -115,7 +115,7 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ConceptBenchError(f"Checkpoint {path} is not readable ({error}); delete it to start anew.") from error
-    if header.get("format") != FORMAT:
+    if header.get("format") != FORMAT or not {"identity", "progress"} <= header.keys():
         raise ConceptBenchError(f"{path} is not a {FORMAT} file; delete it to start anew.")
     _refuse_another(path, json.loads(header["identity"]), identity)
     generator_state = tensors.pop(_GENERATOR, np.empty(0, np.uint8))

@@ -48,12 +48,6 @@ class Codes:
         """Return the matrix [image * token, latent] without copying the values."""
         return sparse.csr_matrix((self.values, self.indices, self.indptr), shape=(self.n_rows, self.shape[2]))
 
-    def image_mean(self) -> sparse.csr_matrix:
-        """Return the mean over ALL tokens of an image, prefix tokens included (PatchSAE's definition A), float32."""
-        sums = self._by_image(np.add.reduceat, lambda values: values.astype(np.float64))
-        sums.data /= self.shape[1]
-        return sums.astype(np.float32)
-
     def image_max(self) -> sparse.csr_matrix:
         """Return the largest value over the tokens of an image, float32 [image, latent]."""
         return self._by_image(np.maximum.reduceat, lambda values: values)
@@ -73,12 +67,6 @@ class Codes:
         wanted = np.asarray(images, np.int64)
         rows = (wanted[:, None] * self.shape[1] + np.arange(self.shape[1])).ravel()
         return self._take(rows, (len(wanted), self.shape[1], self.shape[2]))
-
-    def select_tokens(self, start: int, stop: int | None = None) -> "Codes":
-        """Return the codes of the tokens `start:stop` of every image, for instance without the prefix tokens."""
-        tokens = np.arange(self.shape[1])[start:stop]
-        rows = (np.arange(self.shape[0])[:, None] * self.shape[1] + tokens).ravel()
-        return self._take(rows, (self.shape[0], len(tokens), self.shape[2]))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

@@ -138,28 +138,6 @@ class SignalCalculator:
         return self._squares / self._products if self._products > 0 else None
 
 
-def signal_recovered(
-    x: Float[np.ndarray, "token feature"], reconstruction: Float[np.ndarray, "token feature"]
-) -> tuple[float, float]:
-    """Return the signal recovered, in norm and in energy.
-
-    In norm it is 1 - mean ||x - x'|| / ||x||, in energy 1 - sum ||x - x'||^2 / sum ||x||^2. Both count from 0, so
-    subtract the mean first. The first leaves out zero tokens, which have no signal. When all errors are one third of
-    their token, they are 2/3 and 8/9.
-
-    Raises:
-        ConceptBenchError: when the shapes differ or all tokens are zero.
-    """
-    if x.shape != reconstruction.shape:
-        raise ConceptBenchError(f"Tokens {x.shape} and reconstructions {reconstruction.shape} differ in shape.")
-    energy = float(np.square(x, dtype=np.float64).sum())
-    if not energy > 0:
-        raise ConceptBenchError("All tokens are zero, so there is no signal to recover; evaluate on other tokens.")
-    signal = SignalCalculator(np.zeros(x.shape[1]))
-    signal.add_batch(x, reconstruction)
-    return signal.recovered_norm(), 1 - float(np.square(x.astype(np.float64) - reconstruction).sum()) / energy
-
-
 class HoyerCalculator:
     """Mean Hoyer sparsity of the codes: (sqrt(m) - |f|_1 / |f|_2) / (sqrt(m) - 1), 1 for one firing latent, 0 for all
     alike (Hoyer 2004); tokens without a firing latent have none and are left out.

@@ -1,5 +1,6 @@
 """Learning dictionaries: one pass over the tokens feeds every method, seed and width that was asked for."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -111,18 +112,19 @@ def learn_many(
         ConceptBenchError: for tokens of a wrong width, with NaN or too few for one batch; for a loss that is not
             finite (dictionary and step are named); for a checkpoint of something else.
     """
-    _check_request(specs, held_out, d, tokens_per_epoch)
+    _check_request(specs, seeds, held_out, d, tokens_per_epoch)
+    place = _device(device)
     epochs = epochs_of(batches, specs)
     first = iter(epochs(0))
     head, sample = take_sample(first, d, SAMPLE_TOKENS)
     jobs = [(s, seed) for s in specs for seed in (seeds[s.name] if isinstance(seeds, Mapping) else seeds)]
-    start = _Start(sample, torch.device(device), tokens_per_epoch, experiment_seed, candidates)
+    start = _Start(sample, place, tokens_per_epoch, experiment_seed, candidates)
     del sample  # what learners do not keep of it is freed with `start`, before training takes its memory
     trainers = [start.trainer(spec, seed) for spec, seed in jobs]
     book = _Book(checkpoint, {id(t): start.identity(t, provenance or {}) for t in trainers}) if checkpoint else None
     del start
     lengths = list(book.resume(trainers)) if book else []
-    groups = lockstep(trainers, torch.device(device))
+    groups = lockstep(trainers, place)
     _read(groups, FirstAgain(head, first, epochs), d, tokens_per_epoch, lengths, book, progress)
     waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
     return {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
@@ -182,10 +184,12 @@ class _Start:
     def trainer(self, spec: DictionarySpec, seed: int) -> Trainer:
         """Return a dictionary at the start of its training."""
         total = self.tokens_per_epoch * spec.epochs // spec.batch_size if self.tokens_per_epoch else None
+        began = time.perf_counter()
         generator = torch.Generator().manual_seed(torch_seed(self._experiment_seed, "dictionary", spec.name, seed))
         normaliser, sample = self._of(spec.normalise)
         setting = Setting(sample.tokens, normaliser, generator, total, self.device, sample, self._candidates)
-        return Trainer(spec, seed, learner_of(spec, setting), normaliser, generator)
+        learner = learner_of(spec, setting)
+        return Trainer(spec, seed, learner, normaliser, generator, seconds=time.perf_counter() - began)
 
     def identity(self, trainer: Trainer, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a checkpoint of the trainer is of."""
@@ -238,7 +242,9 @@ def _finish(
 ) -> Dictionary:
     if not trainer.steps:
         refuse_short(trainer.spec, waiting)
+    began = time.perf_counter()
     dictionary = trainer.learner.finish()
+    seconds = trainer.seconds + time.perf_counter() - began
     pieces = (held_out[i : i + EVALUATION_BATCH] for i in range(0, len(held_out), EVALUATION_BATCH))
     card = {
         "name": trainer.spec.name,
@@ -248,8 +254,8 @@ def _finish(
         "training": {
             "tokens": trainer.tokens,
             "steps": trainer.steps,
-            "seconds": trainer.seconds,
-            "tokens_per_s": trainer.tokens / max(trainer.seconds, 1e-9),
+            "seconds": seconds,  # with the start and the end, where k-means and its like do their work
+            "tokens_per_s": trainer.tokens / max(seconds, 1e-9),
         },
         "metrics": evaluate(dictionary, pieces, device),
         "data": dict(provenance or {}),
@@ -258,11 +264,29 @@ def _finish(
     return dictionary
 
 
-def _check_request(specs: Sequence[DictionarySpec], held_out: np.ndarray, d: int, tokens_per_epoch: int | None) -> None:
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConceptBenchError(f"'{name}' is no device of torch; use 'cpu' or, with a GPU, 'cuda'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConceptBenchError(f"The device '{name}' was asked for, but torch finds no GPU here; use 'cpu'.")
+    return device
+
+
+def _check_request(
+    specs: Sequence[DictionarySpec],
+    seeds: Sequence[int] | Mapping[str, Sequence[int]],
+    held_out: np.ndarray,
+    d: int,
+    tokens_per_epoch: int | None,
+) -> None:
     names = [spec.name for spec in specs]
     if not names or len(set(names)) != len(names):
         raise ConceptBenchError(f"Dictionaries need unique names, and at least one; got {names}.")
     for spec in specs:
+        if not (seeds.get(spec.name) if isinstance(seeds, Mapping) else seeds):
+            raise ConceptBenchError(f"Dictionary '{spec.name}' has no seed to be learnt with; give at least one.")
         if isinstance(spec, Trained) and spec.decay_share and tokens_per_epoch is None:
             raise ConceptBenchError(f"Dictionary '{spec.name}' decays its learning rate and needs tokens_per_epoch.")
         if tokens_per_epoch is not None:

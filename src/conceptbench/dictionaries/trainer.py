@@ -47,9 +47,11 @@ class Trainer:
         self.steps += 1
         self.tokens += len(batch)
         if self.report is not None and not math.isfinite(self.report.loss):
+            alike = bool((batch == batch[0]).all())
+            remedy = "its tokens are all alike" if alike else "lower its learning rate in the configuration"
             raise ConceptBenchError(
                 f"The loss of dictionary '{self.spec.name}' (seed {self.seed}) is {self.report.loss} "
-                f"at step {self.steps}; lower its learning rate in the configuration."
+                f"at step {self.steps}; {remedy}."
             )
 
     def resume(self, progress: Progress) -> None:
