@@ -101,6 +101,56 @@ def test_name_below_a_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("guard", [{}, FILTER])
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            [link("p/q/l1", "."), link("p/q/l2", "l1/l1/l1/l1/../../../../../escaped.txt")],
+            "holds the link p/q/l2 .* goes through a link",
+        ),
+        ([link("p/q/l1", "."), link("p/l2", "q/l1/../../..")], "holds the link p/l2 .* goes through a link"),
+        ([link("p/q/up", "../a"), link("hard", "p/q/up", tarfile.LNKTYPE)], "holds the link hard .* through a link"),
+        ([link("p/l", "a"), link("p/./l", "b")], "names p/./l more than once"),
+        ([link("set/a/1.txt", "2.txt")], "names set/a/1.txt more than once"),
+        ([link("l", "set"), link("l/new", "a")], "lies below a link"),
+    ],
+)
+def test_links_that_do_not_say_where_they_lead_are_refused(
+    guard: dict[str, str],
+    members: list[tarfile.TarInfo],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archives, "FILTER", guard)  # Python before 3.11.4 has none
+    refused(make_tar(tmp_path / "set.tgz", FILES, *members), tmp_path / "place", message)
+
+
+def test_file_that_takes_the_place_of_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link leads out by way of another one, and the file of its name would be written through both."""
+    monkeypatch.setattr(archives, "FILTER", {})
+    out = link("p/q/l2", "l1/l1/l1/l1/../../../../../escaped.txt")
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as file:
+        for member in (link("p/q/l1", "."), out):
+            file.addfile(member)
+        plain = tarfile.TarInfo("p/q/l2")
+        plain.size = 4
+        file.addfile(plain, io.BytesIO(b"evil"))
+    refused(tmp_path / "set.tgz", tmp_path / "place", "goes through a link")
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_links_to_links_and_folders_that_are_named_again_are_kept(tmp_path: Path) -> None:
+    again = tarfile.TarInfo("set/b")
+    again.type, again.mode = tarfile.DIRTYPE, 0o755
+    members = [again, again, link("set/b/1.txt", "../a/1.txt"), link("set/b/first.txt", "1.txt")]
+    members.append(link("set/b/hard.txt", "set/a/1.txt", tarfile.LNKTYPE))
+    unpack(make_tar(tmp_path / "set.tgz", FILES, *members), tmp_path / "place")
+    assert (tmp_path / "place/set/b/first.txt").read_bytes() == b"one"
+    assert (tmp_path / "place/set/b/hard.txt").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("guard", [{}, FILTER])
 def test_owner_and_special_permissions_are_not_taken_over(
     guard: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

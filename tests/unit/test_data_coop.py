@@ -7,12 +7,12 @@ classes, so the golden file holds these and a checksum of the (label, number in 
 
 import hashlib
 import json
-import os
 import random
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from real_data import REAL_DATA
 
 from conceptbench.data.coop import base_novel, few_shot, read_split
 from conceptbench.errors import ConceptBenchError
@@ -23,8 +23,7 @@ SPLIT_FILES = {"eurosat": "split_zhou_EuroSAT.json", "oxford_flowers": "split_zh
 
 
 def published() -> Path:
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    root = Path(os.environ.get("CONCEPTBENCH_DATA", beside)) / "coop_splits"
+    root = REAL_DATA / "coop_splits"
     if not root.is_dir():
         pytest.skip(f"CoOp's lists are not in {root}; set CONCEPTBENCH_DATA to the folder that holds coop_splits")
     return root

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from web_tools import Site, serving
 
 from conceptbench.data import download as module
+from conceptbench.data import places
 from conceptbench.data.download import ATTEMPTS, download
 from conceptbench.errors import ConceptBenchError
 
@@ -61,6 +62,56 @@ def test_server_without_ranges(site: Site, tmp_path: Path) -> None:
     site.ranges, site.cut_after = False, [300_000]
     download(site.url("file.bin"), tmp_path / "file.bin", md5(CONTENT))
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"Content-Range": f"bytes 900000-{len(CONTENT) - 1}/{len(CONTENT)}"},
+        {"Content-Range": None},
+        {"Content-Range": f"bytes */{len(CONTENT)}"},
+        {"Content-Range": "bytes three-four/five"},
+        {"Content-Range": "bytes 300000-1023999/700000"},
+    ],
+)
+def test_part_that_was_not_asked_for_is_never_joined(site: Site, tmp_path: Path, wrong: dict[str, str | None]) -> None:
+    site.cut_after, site.parts = [300_000], [wrong]
+    download(site.url("file.bin"), tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert [wanted for _, wanted in site.asked] == [None, "bytes=300000-", None]
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "abc"}, {"Content-Range": "bytes 300000-1023999/*"}])
+def test_sizes_that_are_no_numbers(site: Site, tmp_path: Path, headers: dict[str, str | None]) -> None:
+    site.cut_after, site.parts = [300_000, 800_000], [headers]
+    download(site.url("file.bin"), tmp_path / "file.bin", md5(CONTENT))
+    assert [wanted for _, wanted in site.asked] == [None, "bytes=300000-"]
+
+
+def test_busy_servers_are_asked_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    site.refusals = [(429, {"Retry-After": "7"}), (408, {}), (429, {"Retry-After": "86400"}), (503, {})]
+    download(site.url("file.bin"), tmp_path / "file.bin", md5(CONTENT))
+    assert len(site.asked) == 5 and pauses == [7.0, 0.0, 60.0, 0.0]
+    site.refusals = [(403, {})]
+    with pytest.raises(ConceptBenchError, match="answers 403"):
+        download(site.url("file.bin"), tmp_path / "other.bin")
+
+
+def test_full_disk_is_said_before_the_first_byte(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = places.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT) - 1))
+    with pytest.raises(ConceptBenchError, match=r"What is left of http.*file\.bin takes 0\.0 GB.*; free some room"):
+        download(site.url("file.bin"), tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
+    site.cut_after = [300_000] + [0] * ATTEMPTS
+    with pytest.raises(ConceptBenchError, match="300000 bytes are kept"):
+        download(site.url("file.bin"), tmp_path / "file.bin")
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT) - 300_000))
+    download(site.url("file.bin"), tmp_path / "file.bin", md5(CONTENT))
 
 
 def test_wrong_checksum_is_refused_and_removed(site: Site, tmp_path: Path) -> None:

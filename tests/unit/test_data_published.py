@@ -141,9 +141,9 @@ def test_what_is_missing_is_named_with_the_place_to_get_it(site: Site, tmp_path:
             assert f"{part.name} (as {tmp_path / 'data' / part.found_at[0]}) from " in str(caught.value), kind
             assert (part.by_hand or str(part.url)) in str(caught.value)
     with pytest.raises(
-        ConceptBenchError, match=r"lacks imagenet/images/train .* image-net.org.*cannot be downloaded unasked"
+        ConceptBenchError, match=r"lacks cars_train\.tgz .* a copy that you trust.*cannot be downloaded unasked"
     ):
-        provide_dataset(SOURCES["imagenet"], tmp_path / "data", "missing")
+        provide_dataset(SOURCES["stanford-cars"], tmp_path / "data", "missing")
     with pytest.raises(ConceptBenchError, match="gone does not exist; set data_root"):
         provide_dataset(SOURCES["dtd"], tmp_path / "gone", "never")
     assert list((tmp_path / "data").iterdir()) == [] and site.asked == []
@@ -214,6 +214,27 @@ def test_coop_suite_with_a_split_file(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ConceptBenchError, match=r"names 1 images that are not in .* such as b/3\.jpg"):
         prepared(kind, root, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("kind", ["dtd", "eurosat", "flowers", "cub-200"])
+def test_lists_that_name_files_outside_of_the_images_are_refused(tmp_path: Path, kind: str, absolute: bool) -> None:
+    secret = put(tmp_path, {"secret.png": picture(0, "PNG")}) / "secret.png"
+    root = put(tmp_path / "data", {"dtd/images/a/1.jpg": picture(1)})
+    put(root, {f"2750/{path}": picture(n) for n, path in enumerate(EUROSAT)})
+    put(root, {f"jpg/{path}": picture(n) for n, path in enumerate(FLOWERS)})
+    folder = {"dtd": "dtd/images", "eurosat": "2750", "flowers": "jpg", "cub-200": "CUB_200_2011/images"}[kind]
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    named = str(secret) if absolute else "../" * (folder.count("/") + 2) + "secret.png"
+    assert (root / folder / named).is_file()
+    split = split_file({"a/1.jpg": (0, "ant"), named: (1, "bee")})
+    files = {f"split_zhou_{name}.json": split for name in ("DescribableTextures", "EuroSAT", "OxfordFlowers")}
+    lists = {"images": f"1 {named}", "classes": "1 001.Tern", "image_class_labels": "1 1", "train_test_split": "1 1"}
+    put(root, {**files, **{f"CUB_200_2011/{name}.txt": line.encode() for name, line in lists.items()}})
+    message = "outside of" if kind in ("dtd", "cub-200") else "split_zhou_.* (names .* not in|unknown in)"
+    with pytest.raises(ConceptBenchError, match=message):
+        prepared(kind, root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("home", ["fgvc_aircraft", "fgvc-aircraft-2013b/data"])
@@ -380,6 +401,7 @@ def test_every_kind_has_a_source_a_place_and_a_prompt() -> None:
         assert source.licence and source.homepage.startswith("http") and source.parts
         for part in source.parts:
             assert isinstance(part, Part) and part.found_at and bool(part.url) != bool(part.by_hand)
+            assert part.downloads or part.by_hand
             if part.checksum:
                 algorithm, _, digest = part.checksum.partition(":")
                 assert len(digest) == {"md5": 32, "sha256": 64}[algorithm]

@@ -1,24 +1,24 @@
 """EuroSAT and Flowers-102 as if downloaded: real archives served from this machine, damaged first and interrupted then.
 
-They are not in the repository. `CONCEPTBENCH_DATA` names a folder with `eurosat_rgb.zip`, `oxford_flowers_64px.zip`
-and, in `coop_splits/`, CoOp's split files.
+They are not in the repository: `eurosat_rgb.zip`, `oxford_flowers_64px.zip` and, in `coop_splits/`, CoOp's split files
+lie in the folder CONCEPTBENCH_DATA or in ../shared/data beside the checkout (`real_data.py`).
 """
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from real_data import REAL_DATA
 from web_tools import serving
 
 from conceptbench.data import DatasetSpec, prepare_dataset, provide_dataset
 from conceptbench.data.catalogue import SOURCES
 from conceptbench.errors import ConceptBenchError
 
-FOLDER = os.environ.get("CONCEPTBENCH_DATA", "")
 pytestmark = pytest.mark.skipif(
-    not (Path(FOLDER) / "eurosat_rgb.zip").is_file(), reason="CONCEPTBENCH_DATA names no folder with the real archives"
+    not (REAL_DATA / "eurosat_rgb.zip").is_file(),
+    reason=f"the real archives are not in {REAL_DATA}; set CONCEPTBENCH_DATA to the folder that holds them",
 )
 
 CASES = {
@@ -31,13 +31,13 @@ CASES = {
 @pytest.mark.parametrize("kind", CASES)
 def test_real_archive_is_fetched_checked_and_prepared(kind: str, tmp_path: Path) -> None:
     archive, split, sizes = CASES[kind]
-    content = (Path(FOLDER) / archive).read_bytes()
+    content = (REAL_DATA / archive).read_bytes()
     first, *others = SOURCES[kind].parts
     digest = hashlib.sha256(content).hexdigest()
     damaged = bytearray(content)
     damaged[len(content) // 3] ^= 255
     with serving() as site:
-        site.files = {archive: bytes(damaged), split: (Path(FOLDER) / "coop_splits" / split).read_bytes()}
+        site.files = {archive: bytes(damaged), split: (REAL_DATA / "coop_splits" / split).read_bytes()}
         parts = [replace(first, name=archive, url=site.url(archive), place="", checksum=f"sha256:{digest}")]
         parts += [replace(part, url=site.url(part.name)) for part in others if part.name == split]
         source = replace(SOURCES[kind], parts=tuple(parts))

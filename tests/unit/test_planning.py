@@ -22,7 +22,7 @@ from conceptbench.measures import stability
 from conceptbench.planning import Machine, all_jobs, load_rates, make_plan, require_disk
 from conceptbench.planning.images import images_of
 from conceptbench.planning.jobs import Job, Learnt, Study
-from conceptbench.planning.measuring import LARGEST_ASSIGNMENT, NEAREST_ROWS
+from conceptbench.planning.measuring import LARGEST_ASSIGNMENT, NEAREST_ROWS, SHUFFLED_PAIRS
 from conceptbench.planning.page import scale_page
 from conceptbench.planning.pipeline import ROW_MEMORY
 from conceptbench.planning.schedule import schedule
@@ -130,6 +130,7 @@ def test_work_grows_as_its_cause() -> None:
 
 def test_stability_is_planned_as_it_is_computed() -> None:
     assert (LARGEST_ASSIGNMENT, NEAREST_ROWS) == (stability.LARGEST_ASSIGNMENT, stability.BLOCK)
+    assert SHUFFLED_PAIRS == stability.DRAWS
     only = {name: None for name in config().dictionaries.methods if name not in ("topk", "relu-l1")}
     hooks = {"clip-tiny": [4], "image-tiny": None, "random-tiny": None}
 
@@ -138,10 +139,11 @@ def test_stability_is_planned_as_it_is_computed() -> None:
         return job(config({"hooks": hooks, "kinds": None, "dictionaries": {"methods": methods}}), "measure_stability")
 
     narrow, wide, wider = planned(8192), planned(16384), planned(32768)
-    assert narrow.amounts == {"assignment": 2 * 3 * 8192**3 / 1e9, "encoding_gflop": 0}  # three pairs of three seeds
+    # three pairs of three seeds, as they are and shuffled
+    assert narrow.amounts == {"assignment": 2 * 6 * 8192**3 / 1e9, "encoding_gflop": 0}
     assert wide.amounts["assignment"] == 0
-    # two matchings of each pair and two of chance, of 16,384 x 16,384 atoms with 128 features
-    assert wide.amounts["encoding_gflop"] == pytest.approx(2 * (2 * 3 + 2) * 2 * 128 * 16384**2 / 1e9)
+    # two matchings of each comparison and one of random atoms, of 16,384 x 16,384 atoms with 128 features
+    assert wide.amounts["encoding_gflop"] == pytest.approx(2 * (2 * 6 + 1) * 2 * 128 * 16384**2 / 1e9)
     assert wider.amounts["encoding_gflop"] == pytest.approx(4 * wide.amounts["encoding_gflop"])
     assert wider.arrays < 2.1 * wide.arrays
 
@@ -238,9 +240,9 @@ def test_jobs_that_need_each_other_are_a_bug_that_is_named() -> None:
 def test_a_disk_that_is_too_small_is_named_with_what_to_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(config(), load_rates(ROOT / "reference" / "rates.json"), Machine(2))
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, math.ceil(plan.bytes)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, math.ceil(plan.bytes + plan.passing)))
     require_disk(plan, tmp_path / "results" / "testbed")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, int(plan.bytes - 5e8)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, int(plan.bytes + plan.passing - 5e8)))
     with pytest.raises(ConceptBenchError, match=r"needs 3\.\d GB .* free 0\.5 GB, most of it is for codes"):
         require_disk(plan, tmp_path / "results" / "testbed")
     (tmp_path / "done").write_bytes(b"")

@@ -1,7 +1,7 @@
 """A local HTTP server that breaks connections, changes files and knows ranges, for the tests of downloads."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +19,10 @@ class Site:
     """Whether the server knows ranges."""
     types: dict[str, str] = field(default_factory=dict)
     """What the server calls the content of a file; nothing by default."""
+    parts: list[dict[str, str | None]] = field(default_factory=list)
+    """For each of the next answers to a range, headers in place of its own; None leaves one out."""
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Status and headers of the next answers, which bring nothing."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and range of every request."""
     address: str = ""
@@ -36,6 +40,10 @@ def serving() -> Iterator[Site]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             site.asked.append((self.path, wanted))
+            if site.refusals:
+                status, extra = site.refusals.pop(0)
+                self.answer(status, {"Content-Length": "0", **extra})
+                return
             content = site.files.get(self.path.lstrip("/"))
             if content is None:
                 self.send_error(404)
@@ -46,19 +54,24 @@ def serving() -> Iterator[Site]:
                 if start >= len(content):
                     self.send_error(416)
                     return
-            self.send_response(206 if start else 200)
-            self.send_header("ETag", tag)
-            if self.path.lstrip("/") in site.types:
-                self.send_header("Content-Type", site.types[self.path.lstrip("/")])
-            self.send_header("Content-Length", str(len(content) - start))
+            headers: dict[str, str | None] = {"ETag": tag, "Content-Type": site.types.get(self.path.lstrip("/"))}
+            headers["Content-Length"] = str(len(content) - start)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.end_headers()
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                headers |= site.parts.pop(0) if site.parts else {}
+            self.answer(206 if start else 200, headers)
             body = content[start:]
             if site.cut_after:
                 body = body[: site.cut_after.pop(0)]
                 self.close_connection = True
             self.wfile.write(body)
+
+        def answer(self, status: int, headers: Mapping[str, str | None]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if value is not None:
+                    self.send_header(name, value)
+            self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass

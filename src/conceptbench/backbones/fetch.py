@@ -20,6 +20,7 @@ from conceptbench.backbones.folder import save_backbone_folder
 from conceptbench.backbones.load import HUB_PREFIX, load_backbone, load_builtin_file, load_hub_folder
 from conceptbench.backbones.names import image_only_config, named_backbone, preprocess_config, require_named
 from conceptbench.config.named_backbones import NamedBackbone
+from conceptbench.data.hub import require_pinned
 from conceptbench.errors import ConceptBenchError
 
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -116,10 +117,7 @@ def _pinned(
     """The file of the weights, the first of its names that the repository has, and the lock it agrees with."""
     path = locks / f"{repository.replace('/', '--')}.json"
     lock: dict[str, Any] = tables.read_json(path) if path.is_file() else {}
-    if lock and revision and lock["revision"] != revision:
-        raise ConceptBenchError(
-            f"{path} pins {repository} at {lock['revision']}, but the configuration asks for {revision}; remove one."
-        )
+    require_pinned(lock, repository, revision, path)
     wanted = revision or lock.get("revision")
     for name in weights:
         folder = _snapshot(repository, wanted, [*_BESIDE, name])

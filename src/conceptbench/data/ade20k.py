@@ -39,4 +39,4 @@ def draft_ade20k(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
     items = pd.DataFrame(rows, columns=["path", "mask", "split", "scene", "mask_sha256"])
     items = halve_validation(items.assign(label=-1, class_name=""), seed, spec.name)
     rule = "published training images; the published validation images halved into val and test"
-    return Draft(file_rows(items), (), home, rule, source.title, source.licence)
+    return Draft(file_rows(items, home), (), home, rule, source.title, source.licence)

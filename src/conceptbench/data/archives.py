@@ -12,10 +12,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from conceptbench.data.places import leads_outside, require_room
 from conceptbench.errors import ConceptBenchError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -40,9 +41,9 @@ def unpack(archive: Path, place: Path) -> None:
     try:
         work.mkdir()
         if archive.name.lower().endswith(".zip"):
-            _unzip(archive, work)
+            _unzip(archive, work, place)
         else:
-            _untar(archive, work)
+            _untar(archive, work, place)
         _move_into(work, place)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
@@ -51,18 +52,18 @@ def unpack(archive: Path, place: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _unzip(archive: Path, work: Path) -> None:
+def _unzip(archive: Path, work: Path, place: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         for member in members:
             _require_inside(member.filename, archive)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ConceptBenchError(f"{archive} holds the link {member.filename}; it is not unpacked.")
-        _require_room(archive, work, (member.file_size for member in members))
+        require_room(place, sum(member.file_size for member in members), f"{archive} unpacks to")
         file.extractall(work)
 
 
-def _untar(archive: Path, work: Path) -> None:
+def _untar(archive: Path, work: Path, place: Path) -> None:
     with tarfile.open(archive) as file:
         members = file.getmembers()
         for member in members:
@@ -73,7 +74,7 @@ def _untar(archive: Path, work: Path) -> None:
             elif not (member.isfile() or member.isdir()):
                 raise ConceptBenchError(f"{archive} holds {member.name}, no plain file; it is not unpacked.")
         _require_no_way_through_links(members, archive)
-        _require_room(archive, work, (member.size for member in members))
+        require_room(place, sum(member.size for member in members), f"{archive} unpacks to")
         file.extractall(work, [_plain(member) for member in members], **FILTER)
 
 
@@ -91,46 +92,55 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return plain
 
 
-def _require_no_way_through_links(members: Iterable[tarfile.TarInfo], archive: Path) -> None:
-    """Raise ConceptBenchError when a member lies below a link: its name would not say where it goes."""
-    found = list(members)
-    links = {PurePosixPath(member.name) for member in found if member.issym()}
-    for member in found:
-        if links.intersection(PurePosixPath(member.name).parents):
-            raise ConceptBenchError(
-                f"{archive} names {member.name}, which lies below a link; it is not unpacked. Get the archive from its "
-                "source."
-            )
+def _require_no_way_through_links(members: Sequence[tarfile.TarInfo], archive: Path) -> None:
+    """Raise ConceptBenchError when a name does not say where it goes, because a link of the archive stands in its way.
+
+    A member may lie below no link and take the place of none, and a link may go through none. What a link says is then
+    where it leads, and `_require_link_inside` can go by its text.
+    """
+    links = {PurePosixPath(member.name) for member in members if member.issym()}
+    folders: dict[PurePosixPath, bool] = {}
+    for member in members:
+        name = PurePosixPath(member.name)
+        if links.intersection(name.parents):
+            raise _refused(archive, f"names {member.name}, which lies below a link")
+        if name in folders and not (member.isdir() and folders[name]):  # only a folder may be named again
+            raise _refused(archive, f"names {member.name} more than once")
+        folders[name] = member.isdir()
+        if (member.issym() or member.islnk()) and links.intersection(_way(member)):
+            raise _refused(archive, f"holds the link {member.name} to {member.linkname}, which goes through a link")
+
+
+def _way(link: tarfile.TarInfo) -> Iterator[PurePosixPath]:
+    """Everything that the target of a link passes; the end of it too for a hard link.
+
+    The system would look behind a symbolic link at the end of a hard link, or give it another folder to start from.
+    """
+    base = PurePosixPath(link.name).parent if link.issym() else PurePosixPath()
+    here: list[str] = []
+    steps = (base / link.linkname).parts
+    for number, step in enumerate(steps, 1):
+        here = here[:-1] if step == ".." else [*here, step]
+        if number < len(steps) or link.islnk():
+            yield PurePosixPath(*here)
+
+
+def _refused(archive: Path, why: str) -> ConceptBenchError:
+    return ConceptBenchError(f"{archive} {why}; it is not unpacked. Get the archive from its source.")
 
 
 def _require_inside(name: str, archive: Path) -> None:
     """Raise ConceptBenchError unless a member's name stays below the folder it is unpacked into."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    drive = bool(path.parts) and path.parts[0].endswith(":")
-    if path.is_absolute() or drive or ".." in path.parts:
-        raise ConceptBenchError(
-            f"{archive} names {name}, which is outside of the folder it is unpacked into; it is not unpacked. Get the "
-            "archive from its source."
-        )
+    if leads_outside(name):
+        raise _refused(archive, f"names {name}, which is outside of the folder it is unpacked into")
 
 
 def _require_link_inside(member: tarfile.TarInfo, base: PurePosixPath, archive: Path) -> None:
     """Raise ConceptBenchError when a link leads outside; `base` is the folder that its target is relative to."""
     target = os.path.normpath(base / member.linkname)
     if PurePosixPath(member.linkname).is_absolute() or target.split("/")[0] == "..":
-        raise ConceptBenchError(
-            f"{archive} holds the link {member.name} to {member.linkname}, outside of the folder it is unpacked into; "
-            "it is not unpacked. Get the archive from its source."
-        )
-
-
-def _require_room(archive: Path, work: Path, sizes: Iterable[int]) -> None:
-    """Raise ConceptBenchError when the members need more than the disk has."""
-    needed, free = sum(sizes), shutil.disk_usage(work).free
-    if needed > free:
-        raise ConceptBenchError(
-            f"{archive} unpacks to {needed / 1e9:.1f} GB, but {work.parent} has {free / 1e9:.1f} GB; free some room."
-        )
+        where = "outside of the folder it is unpacked into"
+        raise _refused(archive, f"holds the link {member.name} to {member.linkname}, {where}")
 
 
 def _move_into(source: Path, place: Path) -> None:

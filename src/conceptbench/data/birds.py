@@ -38,13 +38,14 @@ def draft_birds(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
     for label, rows in items[items["split"] == "train"].groupby("label").groups.items():
         drawn = rng(seed, "birds val", spec.name, int(str(label))).permutation(rows.to_numpy())
         items.loc[drawn[: round(VAL_SHARE * len(drawn))], "split"] = "val"
+    listed = file_rows(items, home / "images", home / "images.txt")
     missing = [path for path in items["path"] if not (home / "images" / path).is_file()]
     if missing:
         raise ConceptBenchError(
             f"{home / 'images'} lacks {len(missing)} images, such as {missing[0]}; unpack it again."
         )
     rule = "published test split; a fifth of the published training images of each class is val"
-    return Draft(file_rows(items), classes, home / "images", rule, source.title, source.licence)
+    return Draft(listed, classes, home / "images", rule, source.title, source.licence)
 
 
 def _table(path: Path, origin: str) -> "pd.Series[str]":

@@ -1,4 +1,4 @@
-"""Where the published data sets come from: files, checksums, licences, and what has to be asked for by hand.
+"""Where the published data sets come from: files, checksums, licences, and what has to be asked for.
 
 Folders are those of CoOp (KaiyangZhou/CoOp, DATASETS.md). Checksums are those of torchvision's data sets where it has
 one, else those that are commonly published for the archive; a file without one is noted at its first download
@@ -16,13 +16,29 @@ _CALTECH = "https://data.caltech.edu/records"
 
 
 @dataclass(frozen=True)
+class Shards:
+    """Images in parquet shards of a repository of the hub, whose terms every user agrees to with an account there."""
+
+    repository: str
+    revision: str
+    """Commit, of which alone shards are taken."""
+    split: str
+    """The shards are `data/<split>-<number>-of-<count>.parquet`."""
+
+    @property
+    def url(self) -> str:
+        """The page of the repository, where its terms are."""
+        return f"https://huggingface.co/datasets/{self.repository}"
+
+
+@dataclass(frozen=True)
 class Part:
     """One file of a data set: an archive to unpack, or a file to put in place."""
 
     name: str
     """Name of the file."""
     url: str | None
-    """Where it is downloaded; None when it has to be asked for."""
+    """Where it is downloaded; None when it has to be asked for or is made of shards."""
     place: str
     """Folder below `data_root` that it is put or unpacked into."""
     found_at: tuple[str, ...]
@@ -33,6 +49,10 @@ class Part:
     """Archives inside the archive, relative to `place`, which are unpacked beside themselves."""
     by_hand: str = ""
     """Where to get it when `url` is None."""
+    shards: Shards | None = None
+    """Shards of the hub that hold it, one image a row (`hub.py`)."""
+    bytes: int | None = None
+    """About its size, as servers gave it; None where it was not looked up. For plans, never to check the file by."""
     optional: bool = False
     """Whether the data set can be used without it (EuroSAT and Flowers, which are then split by this project)."""
 
@@ -40,6 +60,11 @@ class Part:
     def archive(self) -> bool:
         """Whether the file is unpacked."""
         return is_archive(self.name)
+
+    @property
+    def downloads(self) -> bool:
+        """Whether it can be downloaded, be it with an account of the user's."""
+        return self.url is not None or self.shards is not None
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ _FLOWERS = Source(
             "oxford_flowers",
             ("oxford_flowers/jpg", "oxford_flowers_64px/jpg", "jpg"),
             "md5:52808999861908f626f3c1f4e79d11fa",
+            bytes=344_862_509,
         ),
         Part(
             "imagelabels.mat",
@@ -125,8 +151,13 @@ _IMAGENET = Source(
                 "imagenet/images",
                 (f"imagenet/images/{split}",),
                 by_hand=f"image-net.org, or the hub's ILSVRC/imagenet-1k; {shape}",
+                shards=Shards("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5", name),
+                bytes=size,
             )
-            for split, shape in (("train", "one folder a synset"), ("val", "sorted into one folder a synset"))
+            for split, name, size, shape in (
+                ("train", "train", 147_897_477_120, "one folder a synset"),
+                ("val", "validation", 6_744_924_160, "sorted into one folder a synset"),
+            )
         ),
         Part(
             "classnames.txt",
@@ -165,6 +196,7 @@ _PETS = Source(
             "oxford_pets",
             ("oxford_pets/images",),
             "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            bytes=791_918_971,
         ),
         _split("split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs", "oxford_pets"),
     ),
@@ -200,6 +232,7 @@ _FOOD = Source(
             "",
             ("food-101/images",),
             "md5:85eeb15f3717b99a5da872d97d918f87",
+            bytes=4_996_278_331,
         ),
         _split("split_zhou_Food101.json", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl", "food-101"),
     ),
@@ -215,6 +248,7 @@ _AIRCRAFT = Source(
             f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             "",
             ("fgvc_aircraft/images", "fgvc-aircraft-2013b/data/images"),
+            bytes=2_753_340_328,
         ),
     ),
 )
@@ -246,6 +280,7 @@ _DTD = Source(
             "",
             ("dtd/images",),
             "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+            bytes=625_239_812,
         ),
         _split("split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x", "dtd"),
     ),
@@ -278,6 +313,7 @@ _COCO_CAPTIONS = Source(
             "coco",
             ("coco/train2017",),
             "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
+            bytes=19_336_861_798,
         ),
         Part(
             "val2017.zip",
@@ -285,6 +321,7 @@ _COCO_CAPTIONS = Source(
             "coco",
             ("coco/val2017",),
             "md5:442b8da7639aecaf257c1dceb8ba8c80",
+            bytes=815_585_330,
         ),
         Part(
             "annotations_trainval2017.zip",
@@ -292,6 +329,7 @@ _COCO_CAPTIONS = Source(
             "coco",
             ("coco/annotations/captions_val2017.json",),
             "md5:f4bbac642086de4f52a3fdda2de5fa2c",
+            bytes=252_907_541,
         ),
     ),
 )
@@ -322,6 +360,7 @@ _CUB = Source(
             "",
             ("CUB_200_2011/images",),
             "md5:97eceeb196236b17998738112f37df78",
+            bytes=1_150_585_339,
         ),
     ),
 )

@@ -53,10 +53,10 @@ def draft_with_split(spec: DatasetSpec, data_root: Path) -> Draft:
         url = next(part.url for part in source.parts if part.name == layout.split_file)
         raise ConceptBenchError(f"CoOp's split file {home / layout.split_file} is missing; get it from {url}.")
     items, classes = read_split(split_file)
-    _require_images(items["path"].tolist(), root, split_file)
+    rows = _rows(items, root, split_file)
     details = {"split_file": {"name": layout.split_file, "sha256": sha256_file(split_file)}}
     rule = f"CoOp split file {layout.split_file}"
-    return Draft(file_rows(items), classes, root, rule, source.title, source.licence, details)
+    return Draft(rows, classes, root, rule, source.title, source.licence, details)
 
 
 def draft_aircraft(spec: DatasetSpec, data_root: Path) -> Draft:
@@ -77,8 +77,9 @@ def draft_aircraft(spec: DatasetSpec, data_root: Path) -> Draft:
                 raise ConceptBenchError(f"{listing} has the variant '{name}', unknown in variants.txt; restore both.")
             rows.append((f"images/{number}.jpg", labels[name], name, split))
     items = pd.DataFrame(rows, columns=["path", "label", "class_name", "split"])
-    _require_images(items["path"].tolist(), root, root / "images_variant_*.txt")
-    return Draft(file_rows(items), classes, root, "split of the data set's variants", source.title, source.licence)
+    split = "split of the data set's variants"
+    listed = _rows(items, root, root / "images_variant_*.txt")
+    return Draft(listed, classes, root, split, source.title, source.licence)
 
 
 def draft_imagenet(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
@@ -104,7 +105,7 @@ def draft_imagenet(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
     items = halve_validation(items, seed, spec.name)
     rule = "train as published; the published validation images halved within each class into val and test"
     classes = tuple(names[folder] for folder in sorted(names))
-    return Draft(file_rows(items), classes, root, rule, source.title, source.licence)
+    return Draft(file_rows(items, root), classes, root, rule, source.title, source.licence)
 
 
 def halve_validation(items: pd.DataFrame, seed: int, name: str) -> pd.DataFrame:
@@ -125,11 +126,13 @@ def _lines(path: Path, origin: str) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _require_images(paths: list[str], root: Path, listing: Path) -> None:
-    """Raise ConceptBenchError when a listed image is not there."""
-    missing = [path for path in paths if not (root / path).is_file()]
+def _rows(items: pd.DataFrame, root: Path, listing: Path) -> pd.DataFrame:
+    """The rows of a list of images; ConceptBenchError when one is outside of `root` or not there."""
+    rows = file_rows(items, root, listing)
+    missing = [path for path in rows["path"] if not (root / path).is_file()]
     if missing:
         raise ConceptBenchError(
             f"{listing} names {len(missing)} images that are not in {root}, such as {min(missing)}; unpack the whole "
             "data set there."
         )
+    return rows

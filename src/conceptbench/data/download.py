@@ -7,6 +7,7 @@ never taken.
 """
 
 import hashlib
+import re
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from conceptbench.data.places import require_room
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import sha256_file
 
@@ -23,10 +25,14 @@ ATTEMPTS = 5
 """Times a connection is opened before the download is given up; one that brought bytes does not count."""
 
 _PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 60
 _TIMEOUT_SECONDS = 60
 _PIECE = 2**20
 _PAGES = (".html", ".htm")
 _PAGE_BEGINS = (b"<!doctype html", b"<html")
+_TRIED_AGAIN = frozenset({408, 429})
+"""Answers below 500 that another try may change: too late, too many requests."""
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 def download(url: str, path: Path, checksum: str | None = None) -> str:
@@ -36,7 +42,8 @@ def download(url: str, path: Path, checksum: str | None = None) -> str:
 
     Raises:
         ConceptBenchError: when the address cannot be read or gives a web page, the connection breaks again and again
-            (what has come is kept), or the checksum is another one (what has come is removed).
+            (what has come is kept), the disk has not the room for the rest (nothing is written then), or the checksum
+            is another one (what has come is removed).
     """
     if path.is_file():
         return _verify(path, checksum, url, path)
@@ -105,24 +112,24 @@ def _fill(url: str, partial: Path, path: Path) -> None:
     """Continue `partial` until the server says that it is whole."""
     failures, reason = 0, ""
     while failures < ATTEMPTS:
-        before = _size(partial)
+        before, pause = _size(partial), 0.0
         try:
             if _receive(url, partial, path):
                 return
-            reason = "the connection ended early"
+            reason = "the connection ended early, or a part came that was not asked for"
         except urllib.error.HTTPError as error:
             if error.code == 416:
                 partial.unlink(missing_ok=True)
-            elif error.code < 500:
+            elif error.code < 500 and error.code not in _TRIED_AGAIN:
                 raise ConceptBenchError(
                     f"{url} answers {error.code} {error.reason}; put the file into {path} yourself."
                 ) from error
-            reason = f"{error.code} {error.reason}"
+            reason, pause = f"{error.code} {error.reason}", _asked_pause(error)
         except (OSError, HTTPException) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         if _size(partial) <= before:
             failures += 1
-            time.sleep(_PAUSE_SECONDS * failures)
+            time.sleep(max(pause, _PAUSE_SECONDS * failures))
     raise ConceptBenchError(
         f"{url} cannot be downloaded ({reason}; {_size(partial)} bytes are kept); run again to go on from there, or "
         f"put the file into {path} yourself."
@@ -131,17 +138,21 @@ def _fill(url: str, partial: Path, path: Path) -> None:
 
 def _receive(url: str, partial: Path, path: Path) -> bool:
     """Append what one connection brings; whether the file is whole then."""
-    start, tag = _size(partial), partial.with_name(f"{partial.name}.etag")
+    kept, tag = _size(partial), partial.with_name(f"{partial.name}.etag")
     known = tag.read_text(encoding="utf-8") if tag.is_file() else ""
     headers = {"User-Agent": "conceptbench", "Accept-Encoding": "identity"}
-    if start and known:
-        headers |= {"Range": f"bytes={start}-", "If-Range": known}
+    if kept and known:
+        headers |= {"Range": f"bytes={kept}-", "If-Range": known}
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:
         if response.headers.get_content_type() == "text/html" and path.suffix not in _PAGES:
             raise _page(url, path)
-        start = _resumed_at(response) if response.status == 206 else 0
+        if response.status == 206 and _part(response)[0] != kept:
+            _forget(partial, tag)
+            return False
+        start = kept if response.status == 206 else 0
+        total = _total(response)
+        require_room(partial.parent, (total or kept) - kept, f"What is left of {url} takes")
         _keep_tag(response, tag)
-        total = _expected(response, start)
         with (
             partial.open("r+b" if start else "wb") as file,
             tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, mininterval=0.5) as bar,
@@ -152,21 +163,45 @@ def _receive(url: str, partial: Path, path: Path) -> bool:
                 file.write(piece)
                 bar.update(len(piece))
             received = file.tell()
-    if total is not None and received < total:
+    if total is not None and received != total:
+        if received > total:
+            _forget(partial, tag)
         return False
     tag.unlink(missing_ok=True)
     return True
 
 
-def _resumed_at(response: HTTPResponse) -> int:
-    """First byte of a partial answer, from `Content-Range: bytes <first>-<last>/<total>`."""
-    return int(response.headers["Content-Range"].removeprefix("bytes ").split("-")[0])
+def _part(response: HTTPResponse) -> tuple[int | None, int | None]:
+    """First byte and size of the whole file, from a partial answer's `Content-Range: bytes <first>-<last>/<size>`.
+
+    The size is the end of this part where the server does not know it. Both are None where the header is missing or is
+    of another form.
+    """
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if found is None:
+        return None, None
+    first, last, size = found.groups()
+    return int(first), int(last) + 1 if size == "*" else int(size)
 
 
-def _expected(response: HTTPResponse, start: int) -> int | None:
-    """Size of the whole file, or None where the server does not say."""
-    length = response.headers.get("Content-Length")
-    return None if length is None else start + int(length)
+def _total(response: HTTPResponse) -> int | None:
+    """Size of the whole file, or None where the server does not say or says no number."""
+    if response.status == 206:
+        return _part(response)[1]
+    length = response.headers.get("Content-Length", "").strip()
+    return int(length) if length.isascii() and length.isdigit() else None
+
+
+def _asked_pause(error: urllib.error.HTTPError) -> float:
+    """Seconds that a busy server asks to wait, up to a minute; 0 where it asks for none."""
+    asked = (error.headers.get("Retry-After") or "").strip()
+    return min(float(asked), _LONGEST_PAUSE_SECONDS) if asked.isascii() and asked.isdigit() else 0.0
+
+
+def _forget(partial: Path, tag: Path) -> None:
+    """Start anew with the next connection."""
+    partial.unlink(missing_ok=True)
+    tag.unlink(missing_ok=True)
 
 
 def _keep_tag(response: HTTPResponse, tag: Path) -> None:

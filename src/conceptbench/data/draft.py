@@ -6,6 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from conceptbench.data.places import leads_outside
+from conceptbench.errors import ConceptBenchError
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -26,6 +29,13 @@ STRATIFIED = "stratified 50/20/30 split of this project, not CoOp's"
 """Label of the split that is used where no split file was found."""
 
 
-def file_rows(items: pd.DataFrame) -> pd.DataFrame:
-    """Rows of an image-file data set from the columns path, label, class_name and split."""
+def file_rows(items: pd.DataFrame, root: Path, listing: Path | None = None) -> pd.DataFrame:
+    """Rows of an image-file data set from the columns path, label, class_name and split.
+
+    Raises:
+        ConceptBenchError: when a path, as `listing` names it, leads out of `root`.
+    """
+    outside = next(filter(leads_outside, items["path"]), None)
+    if outside is not None:
+        raise ConceptBenchError(f"{listing or root} names {outside}, outside of {root}; correct it or restore it.")
     return items.assign(stream="", index=-1)

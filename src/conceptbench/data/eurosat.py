@@ -47,11 +47,12 @@ def draft_eurosat(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
             columns=["path", "label", "class_name"],
         )
         items["split"] = stratified_split(items["label"].to_numpy(), seed, spec.name)
-        return Draft(file_rows(items), tuple(CLASS_NAMES.values()), root, STRATIFIED, _SOURCE, "MIT")
+        return Draft(file_rows(items, root), tuple(CLASS_NAMES.values()), root, STRATIFIED, _SOURCE, "MIT")
     items, classes = read_split(split_file)
     _check_folders(items, folders, root, split_file)
     details = {"split_file": {"name": SPLIT_FILE, "sha256": sha256_file(split_file)}}
-    return Draft(file_rows(items), classes, root, f"CoOp split file {SPLIT_FILE}", _SOURCE, "MIT", details)
+    rows = file_rows(items, root, split_file)
+    return Draft(rows, classes, root, f"CoOp split file {SPLIT_FILE}", _SOURCE, "MIT", details)
 
 
 def _check_folders(items: pd.DataFrame, folders: dict[str, list[str]], root: Path, split_file: Path) -> None:

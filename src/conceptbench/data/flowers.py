@@ -36,7 +36,7 @@ def draft_flowers(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
     if split_file is None:
         items, classes = _labelled(root, present, places)
         items["split"] = stratified_split(items["label"].to_numpy(), seed, spec.name)
-        return Draft(file_rows(items), classes, root, STRATIFIED, source, _LICENCE)
+        return Draft(file_rows(items, root), classes, root, STRATIFIED, source, _LICENCE)
     items, classes = read_split(split_file)
     missing = set(items["path"]) - present
     if missing:
@@ -46,7 +46,8 @@ def draft_flowers(spec: DatasetSpec, data_root: Path, seed: int) -> Draft:
         )
     _check_labels(items, root, split_file)
     details = {"split_file": {"name": SPLIT_FILE, "sha256": sha256_file(split_file)}}
-    return Draft(file_rows(items), classes, root, f"CoOp split file {SPLIT_FILE}", source, _LICENCE, details)
+    rows = file_rows(items, root, split_file)
+    return Draft(rows, classes, root, f"CoOp split file {SPLIT_FILE}", source, _LICENCE, details)
 
 
 def _matlab_labels(path: Path) -> np.ndarray:

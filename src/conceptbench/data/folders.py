@@ -21,4 +21,4 @@ def draft_folder(spec: DatasetSpec, data_root: Path | None, seed: int) -> Draft:
     )
     items["split"] = stratified_split(items["label"].to_numpy(), seed, spec.name)
     source = f"image folder {spec.path}"
-    return Draft(file_rows(items), classes, root, STRATIFIED, source, "that of the images' owner")
+    return Draft(file_rows(items, root), classes, root, STRATIFIED, source, "that of the images' owner")

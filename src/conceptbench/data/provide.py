@@ -9,6 +9,7 @@ from typing import Any, Literal, assert_never
 from conceptbench.data.archives import unpack
 from conceptbench.data.catalogue import Part, Source
 from conceptbench.data.download import download
+from conceptbench.data.hub import fetch_shards, require_login
 from conceptbench.errors import ConceptBenchError
 
 Policy = Literal["never", "missing"]
@@ -27,17 +28,21 @@ def provide_dataset(source: Source, data_root: Path, policy: Policy) -> dict[str
 
     Raises:
         ConceptBenchError: when a part is missing and may not or cannot be downloaded (all missing ones are named with
-            the places to get them, before anything is downloaded), or a download or an archive is refused.
+            the places to get them, and a login that is missing, before anything is downloaded), or a download or an
+            archive is refused.
     """
     if not data_root.is_dir() and policy == "never":
         raise ConceptBenchError(f"The folder data_root = {data_root} does not exist; set data_root to your images.")
     print(f"{source.title}; licence: {source.licence}; source: {source.homepage}")
     missing = [part for part in source.parts if _found(part, data_root) is None]
-    wanted = [part for part in missing if part.url is None or (policy == "never" and not part.optional)]
+    wanted = [part for part in missing if not part.downloads or (policy == "never" and not part.optional)]
     if wanted:
         raise ConceptBenchError(_ask_for(source, wanted, data_root, policy))
     fetched = {}
     if missing and policy == "missing":
+        for part in missing:
+            if part.shards is not None:
+                require_login(part.shards, data_root / part.found_at[0])
         with _alone(data_root / DOWNLOADS / source.kind):
             fetched = {
                 part.name: _fetch(part, data_root, data_root / DOWNLOADS / source.kind)
@@ -60,7 +65,9 @@ def _found(part: Part, data_root: Path) -> str | None:
 
 
 def _fetch(part: Part, data_root: Path, folder: Path) -> dict[str, Any]:
-    """Download a part, archives into `folder`, and put it in place."""
+    """Download a part, archives and shards into `folder`, and put it in place."""
+    if part.shards is not None:
+        return fetch_shards(part, part.shards, folder, data_root / part.found_at[0])
     place = data_root / part.place
     target = folder / part.name if part.archive else place / part.name
     sha256 = download(str(part.url), target, part.checksum)
@@ -80,7 +87,11 @@ def _ask_for(source: Source, wanted: list[Part], data_root: Path, policy: Policy
     )
     match policy:
         case "never":
-            remedy = "put it there, or set 'downloads: missing'" if any(part.url for part in wanted) else "put it there"
+            remedy = (
+                "put it there, or set 'downloads: missing'"
+                if any(part.downloads for part in wanted)
+                else "put it there"
+            )
         case "missing":
             remedy = "put it there, it cannot be downloaded unasked"
         case _:

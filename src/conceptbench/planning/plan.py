@@ -1,20 +1,15 @@
-"""The plan of an experiment: what every stage will take, and whether the disk is large enough."""
+"""The plan of an experiment: what every stage will take."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 from conceptbench.config import Config
-from conceptbench.errors import ConceptBenchError
 from conceptbench.planning.jobs import Folder, Job, Study
 from conceptbench.planning.measuring import measuring_jobs
 from conceptbench.planning.pipeline import pipeline_jobs
 from conceptbench.planning.rates import Cost, Rates
 from conceptbench.planning.schedule import Machine, schedule
-
-GIGA: Final = 1e9
+from conceptbench.planning.space import Demand, cached_bytes, demands, largest_code
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,12 @@ class Plan:
     wall_seconds: float
     machine: Machine
     hardware: str
+    cached: float = 0.0
+    """Bytes of the backbones that lie in the hub's cache, and not with the results."""
+    passing: float = 0.0
+    """Bytes that lie beside the results for a moment."""
+    elsewhere: tuple[Demand, ...] = ()
+    """What is needed outside of the results."""
 
     @property
     def bytes(self) -> float:
@@ -129,6 +130,9 @@ def make_plan(config: Config, rates: Rates, machine: Machine, gpu_tflops: float 
         wall_seconds=max(span.ended for span in spans),
         machine=machine,
         hardware=describe(rates),
+        cached=cached_bytes(study),
+        passing=largest_code(study),
+        elsewhere=demands(study),
     )
 
 
@@ -152,28 +156,3 @@ def describe(rates: Rates) -> str:
     """The measured machine in words."""
     machine = rates.machine
     return f"{machine.get('cores', '?')} cores of {machine.get('cpu', 'an unknown CPU')}"
-
-
-def require_disk(plan: Plan, results: Path) -> None:
-    """Refuse an experiment whose results cannot fit; what lies in the folder already counts as done.
-
-    Args:
-        plan: the plan.
-        results: `results/<experiment>`, which need not exist yet.
-
-    Raises:
-        ConceptBenchError: with the space needed and the space free.
-    """
-    place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if plan.bytes <= free:
-        return
-    there = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
-    lacking = plan.bytes - there - free
-    if lacking > 0:
-        largest = max(plan.folders, key=lambda name: plan.folders[name])
-        raise ConceptBenchError(
-            f"Experiment {plan.experiment} needs {plan.bytes / GIGA:.1f} GB on the disk of {results}, which has "
-            f"{free / GIGA:.1f} GB free and {there / GIGA:.1f} GB of it; free {lacking / GIGA:.1f} GB, most of it is "
-            f"for {largest} ({plan.folders[largest] / GIGA:.1f} GB), or record fewer images or blocks."
-        )
