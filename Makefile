@@ -84,13 +84,16 @@ ONE_TIME := touch .dvc/tmp/moment && find results/$(EXPERIMENT) -type f -exec to
 IS_RECORDED = grep -qF -- '- results/$(EXPERIMENT):' dvc.yaml || \
     { echo "dvc.yaml does not record results/$(EXPERIMENT); name it there, or leave EXPERIMENT as it is." >&2; exit 1; }
 
+# What else may be recorded than a run of one committed revision: unknown, changed, revisions (docs/workflow.md).
+ALLOW ?=
+
 .PHONY: record
 record: environment ## Record a finished run with DVC and push it to the default remote
 	@$(IS_RECORDED)
 	@test -z "$$(git status --porcelain)" || \
 	    { echo "The checkout has changes; commit them first, so that the record belongs to a revision." >&2; exit 1; }
 	@$(FINISHED) || { echo "results/$(EXPERIMENT) is not finished; compute it first: make run" >&2; exit 1; }
-	@$(BIN)/python -m conceptbench.run_manifest results/$(EXPERIMENT)/manifest.json
+	@$(BIN)/python -m conceptbench.run_manifest results/$(EXPERIMENT)/manifest.json $(if $(ALLOW),--allow $(ALLOW))
 	$(BIN)/dvc commit --quiet --force benchmark
 	@$(ONE_TIME)
 	$(BIN)/dvc push

@@ -29,6 +29,15 @@ report: "report/workflow.rst"
 
 onstart:
     require_space()
+    take_lock()
+
+
+onsuccess:
+    RUN_LOCK.release()
+
+
+onerror:
+    RUN_LOCK.release()
 
 
 wildcard_constraints:

@@ -1,30 +1,19 @@
 """Pages of finished experiments, made of their metrics and tables alone; `publish.py` writes them."""
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable
 from pathlib import Path
 
+import dictionary_tables
 import pandas as pd
+import plant_tables
+import remapping_tables
+from markup import Grid, grid, markdown, matching, metric_rows, named, pick, rows_of
 
+from conceptbench.config import load_config
+from conceptbench.figures.style import PUT_BACK
 from conceptbench.tables import read_json, read_table
 
-Metrics = Mapping[str, float]
-ORACLE_K = (10, 100)
-"""Latents kept or removed in the table of what knowing the class adds."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of metrics: one row for each `row`, one column for each title."""
-
-    rows: Sequence[tuple[str, ...]]
-    heads: tuple[str, ...]
-    """Titles of the cells that name a row."""
-    columns: Mapping[str, str]
-    """Keys of metrics.json by title; `{0}`, `{1}`, ... stand for the cells that name the row."""
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def opening(results: Path, title: str, command: str) -> list[str]:
@@ -47,6 +36,7 @@ def results_page(results: Path, images: str) -> list[str]:
         *opening(results, "Results of the default run", "make run"),
         f"![Accuracy before and after adaptation]({images}/accuracy.png)",
         f"![Exemplars]({images}/exemplars.png)",
+        f"![Overlap of the top latents before and after]({images}/overlap.png)",
         "## Headline numbers",
         markdown(metric_rows(read_json(results / "metrics.json"))),
         "## Where the time goes",
@@ -68,6 +58,16 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "stability above chance": "stability.{0}.above_floor",
         "the same, from disjoint halves of the images": "stability.{0}.halves.above_floor",
     }
+    known = named(metrics, r"recovery\.([^.]+)\.")
+    atoms = {
+        "cosine with the partner": "recovery.{0}.mcc_recall",
+        "its null": "recovery.{0}.mcc_recall_null",
+        "share of atoms with a cosine of at least 0.90": "recovery.{0}.recall_at_0.90",
+        "F1 of firing": "recovery.{0}.f1",
+        "L0": "recovery.{0}.l0",
+        "FVU": "recovery.{0}.fvu",
+    }
+    pareto = read_table(results / "tables" / "pareto.parquet")
     return [
         *opening(results, "The dictionary study", "snakemake --cores 2 --configfile examples/dictionaries.yaml"),
         "Names end in the number of latents that fire (`-k8`) or in the L1 weight; [method.md](method.md) defines "
@@ -76,59 +76,30 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         f"![FVU against L0, and the signal recovered]({images}/pareto.png)",
         "## K-SVD against sparse autoencoders",
         "It has been claimed that K-SVD recovers two thirds of the signal where sparse autoencoders recover a sixth. "
-        "The words fit two numbers, the energy (1 - FVU) and the norm (1 - mean error length over mean signal length). "
-        "Here are, at each sparsity, the best dictionaries of both kinds on the same held-out tokens, PCA as the "
-        "simplest reference, and for each the share of factor values that its latents recover: what is reconstructed "
-        "best need not be what stands for concepts.",
-        rivals(read_table(results / "tables" / "pareto.parquet"), metrics),
+        "The words fit two numbers, the energy (1 - FVU) and the norm (1 - mean length of the error over that of the "
+        "token). "
+        "Here is, at each sparsity, one dictionary of each kind on the same held-out tokens, PCA as the simplest "
+        "reference, and for each the share of factor values that its latents recover (all seeds): what is "
+        "reconstructed best need not be what stands for concepts. Of several dictionaries (their number is in the "
+        "column `of`) the one that recovers most energy with the first seed is taken and the numbers are those of its "
+        "other seeds, because the best of several on one draw flatters itself there. Codes of both signs double what "
+        "an atom can say: like with like is the non-negative K-SVD against the autoencoders.",
+        dictionary_tables.rivals(pareto, metrics),
         "## The signal recovered at equal L0",
-        "In energy it is 1 - FVU, in norm 1 - mean error length over mean signal length: the same dictionary gives two "
-        "different fractions, so both are here (means over seeds).",
-        markdown(at_equal_l0(read_table(results / "tables" / "pareto.parquet"))),
+        "The same dictionary gives two different fractions, so both are here (means over seeds).",
+        markdown(dictionary_tables.at_equal_l0(pareto)),
         "## All methods",
         grid(metrics, Grid([(name,) for name in methods], ("dictionary",), ranked)),
         f"![Leaderboard]({images}/leaderboard.png)",
         f"![Stability]({images}/stability.png)",
         f"![Firing rates and atoms]({images}/densities.png)",
         "## Known atoms",
+        "Synthetic worlds whose atoms are known; here the first of them. Cosines are means over true atoms, and their "
+        "null is that of as many random directions. Passes over the training tokens are those of the configuration: "
+        "three for K-SVD, five for names in `-long`, one for the other autoencoders.",
+        grid(metrics, Grid([(name,) for name in known], ("dictionary",), atoms)),
         f"![Recovery of known atoms]({images}/recovery.png)",
     ]
-
-
-KINDS = {
-    "K-SVD": ("k-svd",),
-    "autoencoder": ("topk", "batch-topk", "matryoshka", "jump-relu", "archetypal", "relu-l1"),
-    "PCA": ("pca",),
-}
-"""Families that are compared as one kind."""
-
-
-def rivals(pareto: pd.DataFrame, metrics: Metrics) -> str:
-    """The dictionary of each kind that recovers most energy with 4, 8 and 16 latents a token."""
-    pooled = pareto[pareto["seed"] == "all"]
-    sparsity = pooled[pooled["statistic"] == "l0"].set_index("dictionary")["estimate"]
-    lines = []
-    for wanted, (kind, families) in product((4, 8, 16), KINDS.items()):
-        near = sparsity[(sparsity - wanted).abs() <= 0.05 * wanted].index
-        mine = pooled[pooled["family"].isin(families) & pooled["dictionary"].isin(near)]
-        energy = mine[mine["statistic"] == "recovered_energy"].set_index("dictionary")["estimate"]
-        if energy.empty:
-            continue
-        best = str(energy.idxmax())
-        rows = mine[mine["dictionary"] == best].set_index("statistic")[["estimate", "low", "high"]]
-        cells = [bracket(*rows.loc[f"recovered_{unit}"]) for unit in ("energy", "norm")]
-        lines.append([wanted, kind, best, *cells, interval(metrics, f"truth.{best}.recovered_at_0.90")])
-    heads = ["L0", "kind", "best dictionary", "signal in energy", "signal in norm", "factor values recovered"]
-    return markdown(pd.DataFrame(lines, columns=heads))
-
-
-def at_equal_l0(pareto: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the Pareto table by L0, the most signal first."""
-    pooled = pareto[pareto["seed"] == "all"]
-    wide = pooled.pivot(index="dictionary", columns="statistic", values="estimate").reset_index()
-    wide = wide.assign(nearest=wide["l0"].round()).sort_values(["nearest", "recovered_energy"], ascending=[True, False])
-    columns = {"dictionary": "dictionary", "l0": "L0", "recovered_energy": "in energy", "recovered_norm": "in norm"}
-    return wide[list(columns)].rename(columns=columns).round(3)
 
 
 def remapping_page(results: Path, images: str) -> list[str]:
@@ -137,6 +108,7 @@ def remapping_page(results: Path, images: str) -> list[str]:
         *opening(results, "The remapping study", "snakemake --cores 2 --configfile examples/remapping.yaml"),
         "The statements of PatchSAE are judged from these numbers in [claims.md](claims.md); [method.md](method.md) "
         "defines every column.",
+        *departures("remapping.yaml"),
         *adaptations(results, images),
     ]
 
@@ -147,113 +119,133 @@ def photographs_page(results: Path, images: str) -> list[str]:
     return [
         *opening(results, "The remapping study on EuroSAT and Flowers-102", command),
         "The backbone has seen rendered pictures only: these numbers check the whole path on photographs and say "
-        "nothing about CLIP. [method.md](method.md) defines every column.",
+        "nothing about CLIP. [method.md](method.md) defines every column; PatchSAE's statements are judged in "
+        "[claims-photographs.md](claims-photographs.md).",
+        *departures("local.yaml"),
         *adaptations(results, images),
+    ]
+
+
+def departures(overlay: str) -> list[str]:
+    """In what the recipes of an experiment differ from the published ones."""
+    config = load_config(ROOT / "config.yaml", ROOT / "examples" / overlay)
+    return [
+        "All options of the adaptations that are not as published for CLIP ViT-B/16 (depths end at the blocks of the "
+        "small backbone):",
+        remapping_tables.recipes(config),
     ]
 
 
 def adaptations(results: Path, images: str) -> list[str]:
     """Accuracy, where the gain comes from, associations and masking; and the estimators on planted truth."""
     metrics = read_json(results / "metrics.json")
-    plants = named(metrics, r"plants\.([^.]+)\.coverage")
-    scored = {
-        "coverage of the 95 % intervals": "plants.{0}.coverage",
-        "of the part covered least": "plants.{0}.worst_coverage",
-        "mean size of the error": "plants.{0}.bias",
-        "false claims of recruitment": "plants.{0}.recruitment.false_positive_rate",
-        "the same where nothing is recruited, by `beyond`": "plants.{0}.recruitment_by_beyond.false_positive_rate",
-        "false claims of remapping": "plants.{0}.remapping.false_positive_rate",
-    }
     rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
     halves = {half.replace("_", " "): "adaptation.{1}.{0}." + half for half in ("base", "novel", "harmonic_mean")}
     gained = [row for row in rows if f"remapping.{row[1]}.{row[0]}.gain" in metrics]
     seen = {"gain": "gain", "through perception": "perception_share", "through mapping": "mapping_share"}
-    carried = {"existing": "existing_share", "recruited": "recruited_share", "beyond the dictionary": "beyond_share"}
-    shares = {
-        title: "remapping.{1}.{0}." + key for title, key in {**seen, **carried, "association": "association"}.items()
-    }
+    shares = {title: "remapping.{1}.{0}." + key for title, key in {**seen, "association": "association"}.items()}
+    tables = results / "tables"
+    decomposition = read_table(tables / "decomposition.parquet")
     return [
         "## Accuracy",
-        grid(metrics, Grid(rows, ("task", "adaptation"), halves)),
+        grid(metrics, Grid(rows, ("task", "adaptation"), halves, no_accuracy(read_table(tables / "accuracy.parquet")))),
         f"![Accuracy before and after adaptation]({images}/accuracy.png)",
         "## Where the gain on trained classes comes from",
-        "Shares of the gain; they have no meaning where the gain is not distinguishable from 0.",
-        grid(metrics, Grid(gained, ("task", "adaptation"), shares)),
-        f"![Shares]({images}/shares.png)",
+        "Shares of the gain, and how far the associations of latents and classes were rearranged. Where the interval "
+        "of the gain contains 0, a share means nothing and the cell says so.",
+        grid(metrics, Grid(gained, ("task", "adaptation"), shares, no_share(decomposition))),
         f"![Perception and mapping]({images}/decomposition.png)",
-        f"![Associations before and after]({images}/association.png)",
+        "Mapping taken apart (Shapley values of three parts):",
+        remapping_tables.three_way(decomposition),
+        *concepts(tables, images),
+        *associations(tables, images),
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
         "What knowing the class adds: accuracy of the zero-shot model under a mask by the image's own class, less that "
         "under another mask of as many latents, on the same images. `on` keeps only the k latents, `off` removes them.",
-        oracle(read_table(results / "tables" / "masking_contrasts.parquet")),
-        "## The estimators on planted adaptations",
-        grid(metrics, Grid([(name,) for name in plants], ("plant",), scored)),
+        remapping_tables.oracle(read_table(tables / "masking_contrasts.parquet")),
+        *masking(tables),
+        *plant_tables.planted(read_table(tables / "plants.parquet")),
         f"![Plants]({images}/plants.png)",
     ]
 
 
-def oracle(contrasts: pd.DataFrame) -> str:
-    """Masks by the true class against those by the predicted one, a wrong one and matched latents, for two k."""
-    chosen = {"model": "zero-shot", "selected_by": "zero-shot", "edit": "keep-error", "dense": "kept", "seed": "all"}
-    chosen |= {"outcome": "accuracy"}
-    mine = contrasts[(contrasts[list(chosen)] == pd.Series(chosen)).all(axis=1) & contrasts["k"].isin(ORACLE_K)]
-    shown = ("true-predicted", "true-wrong", "true-matched", "predicted-matched")
-    lines = []
-    for (task, direction, k), group in mine.groupby(["task", "direction", "k"]):
-        rows = group.set_index("selection")
-        cells = [bracket(*rows.loc[name, ["estimate", "low", "high"]]) if name in rows.index else "" for name in shown]
-        lines.append([task, direction, k, *cells])
-    return markdown(pd.DataFrame(lines, columns=["task", "mask", "k", *(name.replace("-", " - ") for name in shown)]))
+def no_accuracy(accuracy: pd.DataFrame) -> Callable[[tuple[str, ...], str], str]:
+    """Why a task and adaptation have no accuracy on a half."""
+
+    def why(row: tuple[str, ...], key: str) -> str:
+        """The table's own note."""
+        found = pick(accuracy.astype({"seed": str}), task=row[0], method=row[1], half=key.rsplit(".", 1)[1], seed="all")
+        return "none" if found is None or not found["note"] else f"none: {found['note']}"
+
+    return why
 
 
-def grid(metrics: Metrics, table: Grid) -> str:
-    """A table in Markdown; a metric that does not exist is an empty cell."""
-    lines = [
-        [*row, *(interval(metrics, key.format(*row)) for key in table.columns.values())] for row in sorted(table.rows)
+def no_share(decomposition: pd.DataFrame) -> Callable[[tuple[str, ...], str], str]:
+    """Why a task and adaptation have no share of the gain or no association."""
+    where = {"outcome": "accuracy", "players": 2, "variant": "averaged", "seed": "all"}
+    pooled = rows_of(decomposition.astype({"seed": str}), **where)
+
+    def why(row: tuple[str, ...], key: str) -> str:
+        """The table's own note."""
+        part = key.rsplit(".", 1)[1]
+        mine = rows_of(pooled, task=row[0], method=row[1], part=part)
+        found = pick(mine[mine["half"] != "novel"])
+        return "not measured" if found is None or not found["note"] else f"none: {found['note']}"
+
+    return why
+
+
+def concepts(tables: Path, images: str) -> list[str]:
+    """Existing and recruited shares beside their controls, the sentence that weighs them, and the dictionary's fit."""
+    table = read_table(tables / "concepts.parquet")
+    fit = tables / "validity.parquet"
+    return [
+        "## Existing and recruited concepts",
+        "A class has the latents that fire on at least a share q of its images under zero-shot; all other latents are "
+        "the others. The shares of the gain below go with the others; what is left is the existing share. Adaptations "
+        "that are not listed leave the image tower alone, so that nothing is recruited by construction.",
+        f"**{PUT_BACK.capitalize()}** (the claim of recruitment rests on it), with the followed dictionary and its "
+        "controls:",
+        remapping_tables.controlled(table, "beyond_share"),
+        remapping_tables.conclusion(table),
+        "**Recruited, others removed** (also takes away what they did before):",
+        remapping_tables.controlled(table, "recruited_share"),
+        f"![Shares]({images}/shares.png)",
+        "The converse: share of the gain that zero-shot activations get under the adapted readout when only the "
+        "others, or as many matched latents of the class, are moved to their adapted values.",
+        remapping_tables.converse(table),
+        f"Other values of q ({PUT_BACK}):",
+        remapping_tables.sweep(table),
+        "### Is the dictionary still one of the adapted model?",
+        "The followed dictionary on zero-shot and on adapted activations, and the same method learnt on the adapted "
+        "model. It is valid where its FVU exceeds that of the relearnt one, or where none was learnt its own on "
+        "zero-shot activations, by no more than the margin ([method.md](method.md), section 15); a share above means "
+        "little where it is not.",
+        remapping_tables.validity(read_table(fit)) if fit.is_file() else "Not measured in this experiment.",
     ]
-    return markdown(pd.DataFrame(lines, columns=[*table.heads, *table.columns]))
 
 
-def interval(metrics: Metrics, key: str) -> str:
-    """An estimate with its interval, where there is one."""
-    if key not in metrics:
-        return ""
-    return bracket(metrics[key], metrics.get(f"{key}.low", math.nan), metrics.get(f"{key}.high", math.nan))
+def associations(tables: Path, images: str) -> list[str]:
+    """Associations, how well first-order values stand for exact ones, and the top latents of the classes."""
+    return [
+        "## Associations and top latents before and after",
+        f"![Associations before and after]({images}/association.png)",
+        "Correlation of first-order effects with exact removal, for the latents that weigh most (mean over seeds):",
+        remapping_tables.agreement(read_table(tables / "association_agreement.parquet")),
+        f"![Overlap of the top latents]({images}/overlap.png)",
+        f"![Class-level activations before and after]({images}/remapping_scatter.png)",
+    ]
 
 
-def bracket(estimate: float, low: float, high: float) -> str:
-    """An estimate with its interval in brackets, where it has one."""
-    around = f" ({low:.3f} to {high:.3f})" if math.isfinite(low) and math.isfinite(high) else ""
-    return f"{estimate:.3f}{around}"
-
-
-def matching(metrics: Metrics, pattern: str) -> list[re.Match[str]]:
-    """Matches of a pattern with the beginning of every key."""
-    return [found for key in metrics if (found := re.match(pattern, key))]
-
-
-def named(metrics: Metrics, pattern: str) -> list[str]:
-    """What the first group of a pattern stands for, each once, in order."""
-    return list(dict.fromkeys(match[1] for match in matching(metrics, pattern) if "@" not in match[1]))
-
-
-def metric_rows(metrics: Metrics) -> pd.DataFrame:
-    """One row a key of metrics.json, its interval in the same row."""
-    keys = [key for key in metrics if not key.endswith((".low", ".high"))]
-    rows = []
-    for key in keys:
-        low, high = metrics.get(f"{key}.low"), metrics.get(f"{key}.high")
-        around = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        rows.append({"key": f"`{key}`", "estimate": f"{metrics[key]:.3f}", "95 % interval": around})
-    return pd.DataFrame(rows)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A data frame as a table in Markdown."""
-    return "\n".join(f"| {line} |" for line in _lines(table.columns, table.to_numpy().tolist()))
-
-
-def _lines(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    heads = list(columns)
-    return [" | ".join(heads), " | ".join("---" for _ in heads), *(" | ".join(map(str, row)) for row in rows)]
+def masking(tables: Path) -> list[str]:
+    """How alike the matched control is to what it controls, and what other outcomes say."""
+    return [
+        "How alike the top k latents of the image's own class and their matched control are on zero-shot activations. "
+        "The heaviest latents have no equals, so the control has less mass at small k. *Latents shared*: of the "
+        "ranking's active latents those that the control holds as well; *can be disjoint*: share of images on which "
+        "other latents are left for all of them (where it is below one half, the figure draws no control).",
+        remapping_tables.balance(read_table(tables / "masking_balance.parquet")),
+        "The same masks by other outcomes, and with dense latents ranked last:",
+        remapping_tables.readings(read_table(tables / "masking.parquet")),
+    ]

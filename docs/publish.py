@@ -2,7 +2,8 @@
 
 The default run gives docs/results.md, docs/images/*.png and the drawing of the DAG in README.md; the dictionary study
 and the remapping study, on the testbed and on photographs, each give their page and docs/images/<study>/*.png, and the
-second docs/claims.md. Nothing in them is typed by hand; a study that has not run here keeps its page.
+latter two their claims, docs/claims.md and docs/claims-photographs.md. Nothing in them is typed by hand; a study that
+has not run here keeps its page.
 """
 
 import re
@@ -59,7 +60,7 @@ DICTIONARIES = Page(
     *("dictionary-study.md", "dictionaries.yaml", dictionaries_page),
     ("pareto", "leaderboard", "stability", "densities", "recovery"),
 )
-ADAPTED = ("accuracy", "shares", "decomposition", "association", "masking", "plants")
+ADAPTED = ("accuracy", "shares", "decomposition", "association", "overlap", "remapping_scatter", "masking", "plants")
 REMAPPING = Page(
     *("remapping-study.md", "remapping.yaml", remapping_page),
     ADAPTED,
@@ -68,6 +69,8 @@ PHOTOGRAPHS = Page(
     *("photographs.md", "local.yaml", photographs_page),
     ADAPTED,
 )
+CLAIMS = {REMAPPING: "claims.md", PHOTOGRAPHS: "claims-photographs.md"}
+"""Where the claims page of an experiment goes."""
 
 
 def main() -> None:
@@ -80,8 +83,9 @@ def main() -> None:
     for page in finished:
         publish(page)
         print(f"Wrote docs/{page.file} from {page.results}.")
-    if REMAPPING in finished:
-        shutil.copyfile(REMAPPING.results / "claims.md", DOCS / "claims.md")
+    for page, copy in CLAIMS.items():
+        if page in finished:
+            shutil.copyfile(page.results / "claims.md", DOCS / copy)
     if RUN in finished:
         readme = ROOT / "README.md"
         drawn = DAG.sub(lambda found: found[1] + rule_graph() + found[2], readme.read_text(encoding="utf-8"))

@@ -51,6 +51,9 @@ rule record_adapted:
 
 rule encode_adapted:
     input:
+        backbone=f"{R}/backbones/{ADAPTED}/card.json",
+        dataset=f"{R}/datasets/{{task}}/card.json",
+        adapters=f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         activations=f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/manifest.json",
         dictionaries=f"{R}/dictionaries/{ADAPTED}/manifest.json",
         stamp=stamps("encode_adapted", task=TASKS, method=METHODS),

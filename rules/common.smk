@@ -1,4 +1,6 @@
 # Helper functions of the rules: the typed configuration, parameter stamps, code files. Nothing here imports torch.
+import atexit
+import hashlib
 import json
 import sys
 from functools import cache
@@ -10,6 +12,7 @@ from conceptbench.adaptation import moves_images
 from conceptbench.config import load_config, stage_spec
 from conceptbench.config.datasets import is_published
 from conceptbench.errors import ConceptBenchError
+from conceptbench.run_lock import RunLock
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
@@ -85,6 +88,27 @@ METRIC_TABLES = [
 
 NAMED = []
 """Stamps of this configuration by name; the record of a job has the name of its stamp."""
+RUN_LOCK = RunLock(Path(R), ROOT)
+"""Held while jobs run: a run in progress keeps its results, and its parameters, to itself."""
+EXPECTED = config.setdefault("stamps", {})
+"""Digests of the stamps of this configuration by name. Jobs compare them with what lies there (scripts/_job.py)."""
+
+
+def write_stamp(path, text):
+    """Write a stamp whose content differs, unless other results are being computed from what is there.
+
+    A job of a cluster reads the rules too. It leaves stamps to the process that planned it.
+    """
+    if not workflow.is_main_process or (path.exists() and path.read_text() == text):
+        return
+    try:
+        RUN_LOCK.require_free(f"have other parameters in {path}, and are being computed")
+    except ConceptBenchError as error:
+        raise WorkflowError(str(error)) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def stamp(stage, **names):
@@ -92,11 +116,8 @@ def stamp(stage, **names):
     path = Path(R) / "stamps" / (".".join([stage, *names.values()]) + ".json")
     NAMED.append(path.stem)
     text = json.dumps(stage_spec(CONFIG, stage, **names), indent=2, sort_keys=True) + "\n"
-    if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text)
-        partial.replace(path)
+    EXPECTED[path.stem] = hashlib.sha256(text.encode()).hexdigest()
+    write_stamp(path, text)
     return str(path)
 
 
@@ -127,10 +148,7 @@ def pins(backbones):
         lock = json.loads(path.read_text()) if path.exists() else known
         old = json.loads(pin.read_text()) if pin.exists() else None
         if old is None or lock not in (old, known):
-            pin.parent.mkdir(parents=True, exist_ok=True)
-            partial = pin.with_name(f"{pin.name}.partial")
-            partial.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n")
-            partial.replace(pin)
+            write_stamp(pin, json.dumps(lock, indent=2, sort_keys=True) + "\n")
     return f"{R}/stamps/pin.{{backbone}}.json"
 
 
@@ -221,6 +239,15 @@ def require_space():
         require_disk(plan, Path(R))
     except ConceptBenchError as error:
         raise WorkflowError(str(error)) from None
+
+
+def take_lock():
+    """Keep other runs from these results until this process ends, however it ends."""
+    try:
+        RUN_LOCK.take()
+    except ConceptBenchError as error:
+        raise WorkflowError(str(error)) from None
+    atexit.register(RUN_LOCK.release)
 
 
 def figure(name, category, subcategory=""):

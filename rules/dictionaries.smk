@@ -4,6 +4,8 @@ LIVE = CONFIG.dictionaries.live
 STORED = f"{R}/activations/{{backbone}}/{CONFIG.dictionaries.train_on}/manifest.json"
 LEARNT_FROM = {} if LIVE else {"activations": STORED}
 """Stored tokens, unless the backbone computes them on demand."""
+GPUS = CONFIG.dictionaries.gpus
+"""GPUs that learn together, with a process on each."""
 
 
 rule learn_dictionaries:
@@ -20,10 +22,10 @@ rule learn_dictionaries:
     benchmark:
         f"{R}/benchmarks/learn_dictionaries/{{backbone}}.tsv"
     priority: 20
-    threads: 2
+    threads: 2 * GPUS
     resources:
-        gpu=1,
-        mem_mb=memory("learn_dictionaries", 8000),
+        gpu=GPUS,
+        mem_mb=memory("learn_dictionaries", 8000 * GPUS),
         runtime=minutes(480),
     script:
         "../scripts/learn_dictionaries.py"

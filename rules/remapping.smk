@@ -5,8 +5,12 @@ CONCEPTS = bool(TASKS and BEFORE and CONFIG.measures.concepts)
 PLANTED = bool(TASKS and BEFORE and CONFIG.measures.plants)
 PLANTED_ON = [CONFIG.measures.plants.task or TASKS[0]] if PLANTED else []
 
+from conceptbench.config.remapping_stages import associated
+
 CHANGED = chosen(CONFIG.measures.concepts) if CONCEPTS else []
 """Adaptations whose concepts are compared with those of zero-shot."""
+ASSOCIATED = list(associated(CONFIG)) if CONCEPTS else []
+"""Adaptations whose association is compared with that of zero-shot: also those that change the text side alone."""
 RELEARNT = [name for name in CHANGED if name in CONFIG.measures.concepts.relearn]
 """Adaptations on whose model the followed dictionary is learnt again."""
 ENCODING = ["dictionaries/codes", "dictionaries/encoding", "dictionaries/dictionary", "adaptation", *RUNNING]
@@ -15,20 +19,28 @@ EDITING = [
     *("inference", *ENCODING),
 ]
 """Code that encodes, edits and scores activations at the hook point."""
-ON_CONCEPTS = {
-    "backbone": f"{R}/backbones/{ADAPTED}/card.json",
-    "dictionaries": f"{R}/dictionaries/{ADAPTED}/manifest.json",
-    "adapters": per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", [*BEFORE[:1], *CHANGED]),
-    "datasets": [f"{R}/datasets/{task}/card.json" for task in TASKS],
-}
+
+
+def on_concepts(methods):
+    """What the measures of concepts read of so many adaptations besides zero-shot."""
+    return {
+        "backbone": f"{R}/backbones/{ADAPTED}/card.json",
+        "dictionaries": f"{R}/dictionaries/{ADAPTED}/manifest.json",
+        "adapters": per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", [*BEFORE[:1], *methods]),
+        "datasets": [f"{R}/datasets/{task}/card.json" for task in TASKS],
+        "adapted": per_task(f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/dictionary.json", RELEARNT),
+    }
+
+
 METRIC_TABLES += [
-    *(["concepts", "remapping"] if CHANGED else []),
+    *(["concepts"] if CHANGED else []),
+    *(["remapping", "validity"] if ASSOCIATED else []),
     *(["plants"] if PLANTED else []),
-    *(["validity"] if RELEARNT else []),
 ]
 REMAPPING_FIGURES = [
     *(["masking"] if MASKING else []),
-    *(["shares", "association"] if CHANGED else []),
+    *(["shares"] if CHANGED else []),
+    *(["association"] if ASSOCIATED else []),
     *(["plants"] if PLANTED else []),
     *(["remapping_scatter"] if MOVING and CHANGED else []),
 ]
@@ -82,8 +94,7 @@ rule draw_masking:
 
 rule measure_concepts:
     input:
-        **ON_CONCEPTS,
-        adapted=per_task(f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/dictionary.json", RELEARNT),
+        **on_concepts(CHANGED),
         stamp=stamp("measure_concepts"),
         code=code("measures/concepts", "measures/decomposition", "measures/stages/concepts", *EDITING),
     output:
@@ -128,8 +139,7 @@ rule learn_adapted:
 
 rule measure_validity:
     input:
-        **ON_CONCEPTS,
-        adapted=per_task(f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/dictionary.json", RELEARNT),
+        **on_concepts(CHANGED),
         stamp=stamp("measure_validity"),
         code=code("measures/validity", "measures/stages/validity", *EDITING),
     output:
@@ -149,11 +159,14 @@ rule measure_validity:
 
 rule measure_association:
     input:
-        **ON_CONCEPTS,
+        **on_concepts(ASSOCIATED),
         stamp=stamp("measure_association"),
-        code=code("measures/association", "measures/stages/association", *EDITING),
+        code=code(
+            *("measures/association", "measures/association_shown", "measures/stages/association"),
+            *("measures/stages/association_pictures", *EDITING),
+        ),
     output:
-        **tables("association", "remapping", "association_agreement"),
+        **tables("association", "association_shown", "remapping", "association_agreement"),
         pictures=f"{R}/tables/association.npz",
     log:
         f"{R}/logs/measure_association.log",
@@ -178,7 +191,16 @@ rule measure_plants:
         code=code(
             *(
                 f"measures/{name}"
-                for name in ("plants", "plant_validation", "concepts", "association", "decomposition")
+                for name in (
+                    "plants",
+                    "plant_recruit",
+                    "plant_harvest",
+                    "plant_validation",
+                    "plant_summary",
+                    "concepts",
+                    "association",
+                    "decomposition",
+                )
             ),
             *("measures/stages/plants", *EDITING),
         ),
@@ -218,8 +240,9 @@ rule draw_shares:
 
 rule draw_association:
     input:
-        association=f"{R}/tables/association.parquet",
+        association_shown=f"{R}/tables/association_shown.parquet",
         remapping=f"{R}/tables/remapping.parquet",
+        validity=f"{R}/tables/validity.parquet",
         pictures=f"{R}/tables/association.npz",
         stamp=stamp("draw_association"),
         code=code("figures/association", "figures/style"),

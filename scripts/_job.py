@@ -1,5 +1,7 @@
 """What every script does around its one library call: log, threads, time, and one clear sentence when input is bad."""
 
+import hashlib
+import json
 import os
 import sys
 import time
@@ -13,8 +15,8 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.provenance import write_job_record
-from conceptbench.tables import read_json, write_json
+from conceptbench.provenance import code_at_start, write_job_record
+from conceptbench.tables import write_json
 
 
 @contextmanager
@@ -23,8 +25,10 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
 
     Everything printed goes to the rule's log. The seconds of the body and of the process before it are written beside
     the log, so that work can be told from start-up; code, machine and versions go to the job's record, of which the
-    manifest of the run is made. A ConceptBenchError ends the job with its one sentence.
+    manifest of the run is made: the code as it was when the job began, and whether it was another at the end. A
+    ConceptBenchError ends the job with its one sentence.
     """
+    code_at_start()
     log = Path(str(snakemake.log))
     console = os.dup(2)
     with log.open("w", buffering=1) as file:
@@ -33,7 +37,8 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
         _use_threads(int(snakemake.threads))
         began, started = psutil.Process().create_time(), time.time()
         try:
-            yield read_json(snakemake.input.stamp)
+            yield read_stamp(snakemake)
+            read_stamp(snakemake)
         except ConceptBenchError as error:
             print(f"Error: {error}", file=sys.stderr)
             os.write(console, f"Error in rule {snakemake.rule}: {error}\n".encode())
@@ -50,6 +55,22 @@ def job(snakemake: Any) -> Iterator[dict[str, Any]]:
         sys.stdout.flush()
         sys.stderr.flush()
     os.dup2(console, 2)
+
+
+def read_stamp(snakemake: Any) -> dict[str, Any]:
+    """The parameters of a job, which must be those it was planned with: as it begins, and still when it ends.
+
+    Raises:
+        ConceptBenchError: when the stamp was written anew since the rules were read, by a run of another configuration.
+    """
+    stamp = Path(snakemake.input.stamp)
+    text = stamp.read_bytes() if stamp.exists() else b""
+    if hashlib.sha256(text).hexdigest() != snakemake.config["stamps"].get(stamp.stem):
+        raise ConceptBenchError(
+            f"The parameters in {stamp} are no longer those of this run: its experiment was read with another "
+            "configuration meanwhile, perhaps by a dry run; run this one again, and give the other one another name."
+        )
+    return dict(json.loads(text))
 
 
 def _record_of(log: Path) -> Path:
@@ -104,7 +125,10 @@ def device(snakemake: Any) -> str:
 
     wanted = str(snakemake.config.get("device", "auto"))
     if wanted == "auto":
-        return "cuda" if gpus_granted(snakemake.resources) and torch.cuda.is_available() else "cpu"
+        granted, there = gpus_granted(snakemake.resources), torch.cuda.is_available()
+        if granted and not there:
+            print(f"granted {_GPUS.get(granted, f'{granted} GPUs')}, but torch sees none: computing on the CPU")
+        return "cuda" if granted and there else "cpu"
     if wanted.startswith("cuda"):
         seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(wanted.partition(":")[2] or 0) >= seen:

@@ -9,5 +9,5 @@ from conceptbench.tables import read_table, write_table
 
 with job(snakemake) as spec:
     tables = {Path(path).stem: read_table(path) for path in snakemake.input.tables}
-    table = measure_leaderboard(tables, spec["dictionaries"], spec["reference"])
+    table = measure_leaderboard(tables, spec["dictionaries"], spec["configured"], spec["reference"])
     write_table(table, Path(snakemake.output.leaderboard).with_suffix(""))

@@ -7,13 +7,13 @@ from _job import data_root, job
 from conceptbench.measures.stages.stability import measure_stability
 from conceptbench.tables import write_table
 
-HELD_OUT_IMAGES = 512
-
 with job(snakemake) as spec:
     learnt = {Path(path).parent.name: Path(path).parent for path in snakemake.input.dictionaries}
     codes = {Path(path).parent.parent.name: Path(path).parent for path in snakemake.input.codes}
     stores = {}
-    if spec["halves"]:
+    if spec["halves"]:  # which alone need what learning imports
+        from _learning import HELD_OUT_IMAGES
+
         from conceptbench.activations import ActivationStore
         from conceptbench.data import open_dataset
 

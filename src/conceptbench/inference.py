@@ -1,13 +1,14 @@
 """Bootstrap, permutation and false discovery: the statistics under every measure.
 
 Rows of one image are not independent, so the bootstrap resamples images (`clusters`), within classes (`strata`) when
-these are given. Intervals of means are BCa (Efron 1987; acceleration from the stratified jackknife of Davison and
-Hinkley 1997, section 5.3); any other statistic gets percentile intervals unless `method="bca"` is asked for.
+these are given, rescaled for small classes (`resample_weights`). Intervals of means are BCa (Efron 1987; acceleration
+from the stratified jackknife of Davison and Hinkley 1997, section 5.3); any other statistic gets percentile intervals
+unless `method="bca"` is asked for.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,17 +20,24 @@ Array = NDArray[Any]
 Method = Literal["bca", "percentile"]
 
 _CHUNK_ELEMENTS = 4_000_000
+ROUNDING: Final = 1e-12
+"""Replicates nearer than this to each other, or to the value they are compared with, are equal."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; `n` counts the clusters (images), `note` says why an interval is missing."""
+    """A number with its interval; `n` counts the clusters (images), `note` says why an interval is missing.
+
+    A t interval keeps its standard `error` and degrees of `freedom`, so that it can be laid anew at another level.
+    """
 
     estimate: float
     low: float
     high: float
     n: int
     note: str = ""
+    error: float | None = None
+    freedom: float | None = None
 
     def row(self, seed: int | str = "all") -> dict[str, Any]:
         """Return the estimate as the columns of a tidy table (`tables.ESTIMATE_COLUMNS`)."""
@@ -95,7 +103,24 @@ def group(n_rows: int, clusters: ArrayLike | None = None, strata: ArrayLike | No
 
 
 def resample_weights(groups: Clusters, n_resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-    """Yield multinomial counts [resample, cluster] in chunks: how often each cluster was drawn, within its stratum."""
+    """Yield the weights [resample, cluster] of rescaled bootstrap samples in chunks, clusters drawn within strata.
+
+    Of the n clusters of a stratum n - 1 are drawn with replacement and their counts scaled by n / (n - 1) (Rao and Wu
+    1988, "Resampling inference with complex survey data"): drawing n of n gives (n - 1) / n of the variance of a mean,
+    half of it where a class has two images. The weights of a stratum sum to n. A stratum of one cluster keeps it
+    with weight 1 and adds no variance; where every stratum is one, nothing can be resampled and all weights are NaN.
+    """
+    size = np.bincount(groups.stratum)[groups.stratum] if groups.n else np.zeros(0)
+    if groups.n and (size == 1).all():
+        yield np.full((n_resamples, groups.n), np.nan)
+        return
+    scale = size / np.maximum(size - 1, 1)
+    for counts in _draws(groups, n_resamples, rng):
+        yield counts * scale
+
+
+def _draws(groups: Clusters, n_resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Multinomial counts [resample, cluster] in chunks: one draw less than a stratum has clusters, at least one."""
     n = groups.n
     members = [np.flatnonzero(groups.stratum == value) for value in np.unique(groups.stratum)]
     chunk = max(1, _CHUNK_ELEMENTS // max(n, 1))
@@ -104,9 +129,15 @@ def resample_weights(groups: Clusters, n_resamples: int, rng: np.random.Generato
         offset = (np.arange(size, dtype=np.int64) * n)[:, None]
         counts = np.zeros(size * n, dtype=np.int64)
         for rows in members:
-            drawn = rows[rng.integers(0, len(rows), size=(size, len(rows)))]
+            drawn = rows[rng.integers(0, len(rows), size=(size, max(len(rows) - 1, 1)))]
             counts += np.bincount((drawn + offset).ravel(), minlength=size * n)
-        yield counts.reshape(size, n).astype(np.float64)
+        yield counts.reshape(size, n)
+
+
+def constant(values: ArrayLike) -> bool:
+    """Whether values differ by no more than rounding: weights of resamples are fractions, whose sums are not exact."""
+    found = np.asarray(values, dtype=np.float64)
+    return bool(np.ptp(found) <= ROUNDING * max(1.0, float(np.abs(found).max())))
 
 
 def bootstrap_means(
@@ -187,18 +218,20 @@ def bootstrap(
     statistic: Callable[..., float],
     *arrays: Array,
     clusters: ArrayLike | None = None,
-    strata: ArrayLike | None = None,
     n_resamples: int = 2000,
     level: float = 0.95,
     rng: np.random.Generator,
     method: Method = "percentile",
 ) -> Estimate:
-    """Estimate any statistic of rows with an interval clustered by image, stratified by class.
+    """Estimate any statistic of rows with an interval clustered by image.
+
+    A resample is n - 1 of the n images (see `resample_weights`), so the statistic must not depend on their number, as
+    a mean or a median does not. Strata would need weights: `bootstrap_weighted`.
 
     Args:
         statistic: called with the arrays restricted to the resampled rows; returns a number.
         arrays: arrays with equal first axis [row, ...].
-        clusters: [row] image of each row. strata: [row] class of each row.
+        clusters: [row] image of each row.
         n_resamples: number of bootstrap samples. level: coverage of the interval.
         rng: source of randomness. method: percentile, or bca (adds one call for each cluster).
 
@@ -209,7 +242,7 @@ def bootstrap(
         raise ConceptBenchError("The bootstrap needs arrays with the same number of rows.")
     if n_rows == 0:
         return Estimate(np.nan, np.nan, np.nan, 0, "no rows")
-    groups = group(n_rows, clusters, strata)
+    groups = group(n_rows, clusters)
     point = float(statistic(*arrays))
     if groups.n == 1:
         return Estimate(point, np.nan, np.nan, 1, "one image only")
@@ -221,8 +254,7 @@ def bootstrap(
         rows = np.concatenate([rows_of[i] for i in np.repeat(np.arange(groups.n), counts)])
         return float(statistic(*(array[rows] for array in arrays)))
 
-    chunks = resample_weights(groups, n_resamples, rng)
-    resampled = np.array([evaluate(counts) for chunk in chunks for counts in chunk.astype(np.int64)])
+    resampled = np.array([evaluate(counts) for chunk in _draws(groups, n_resamples, rng) for counts in chunk])
     jackknife = None
     if method == "bca":
         ones = np.ones(groups.n, dtype=np.int64)
@@ -252,8 +284,8 @@ def _interval(point: float, resampled: Array, level: float, groups: Clusters, ja
     note = f"{lost} of {len(resampled)} resamples undefined" if lost else ""
     if not np.isfinite(point) or len(finite) < len(resampled) // 2:
         return Estimate(point, np.nan, np.nan, groups.n, note or "undefined")
-    if np.ptp(finite) == 0:
-        return Estimate(point, float(finite[0]), float(finite[0]), groups.n, note or "no variation between images")
+    if constant(finite):
+        return Estimate(point, point, point, groups.n, note or "no variation between images")
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if jackknife is not None and np.isfinite(jackknife).all():
         tails = _bca_tails(point, finite, tails, groups, jackknife)
@@ -264,7 +296,8 @@ def _interval(point: float, resampled: Array, level: float, groups: Clusters, ja
 def _bca_tails(point: float, resampled: Array, tails: Array, groups: Clusters, jackknife: Array) -> Array:
     """Shift the tail probabilities by bias (ties counted half) and by acceleration (stratified jackknife)."""
     count = len(resampled)
-    below = (np.sum(resampled < point) + 0.5 * np.sum(resampled == point)) / count
+    tied = np.abs(resampled - point) <= ROUNDING * max(1.0, abs(point))
+    below = (np.sum((resampled < point) & ~tied) + 0.5 * np.sum(tied)) / count
     bias = ndtri(np.clip(below, 0.5 / count, 1 - 0.5 / count))
     members = np.bincount(groups.stratum).astype(np.float64)
     centre = np.bincount(groups.stratum, weights=jackknife) / members

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -89,6 +90,15 @@ def describe_code(folder: Path | None = None) -> dict[str, Any]:
     }
 
 
+@cache
+def code_at_start() -> dict[str, Any]:
+    """Return `describe_code()` as it was when this process asked first, which a job does as it begins.
+
+    What is computed belongs to the code that was loaded then, whatever is committed or pulled while it runs.
+    """
+    return describe_code()
+
+
 def _cpu_model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -148,20 +158,23 @@ def describe_flags() -> dict[str, Any]:
 def write_job_record(path: Path | str, *, rule: str, gpus: int, seconds: float) -> None:
     """Write what a job can say about itself at its end: code, machine, versions, flags.
 
-    What differs between jobs of one machine (threads, the GPUs that are visible) is among the flags.
+    The code is that at the start of the job; `code_at_end` is written beside it when it has become another since. What
+    differs between jobs of one machine (threads, the GPUs that are visible) is among the flags.
 
     Args:
         path: where the record goes. rule: the rule of the job.
         gpus: GPUs that the scheduler granted. seconds: its work.
     """
     machine, flags = describe_machine(), describe_flags()
+    code, at_end = code_at_start(), describe_code()
     flags |= {name: machine.pop(name) for name in ("threads", "gpus")}
     record = {
         "rule": rule,
         "gpus_granted": gpus,
         "seconds": round(seconds, 3),
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "code": describe_code(),
+        "code": code,
+        **({"code_at_end": at_end} if at_end != code else {}),
         "machine": machine,
         "versions": library_versions(),
         "flags": flags,
@@ -203,7 +216,7 @@ def write_manifest(
         "spec_digest": digest(spec),
         "versions": library_versions(),
         "machine": describe_machine(),
-        "code": describe_code(),
+        "code": dict(code_at_start()),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     clash = sorted(set(manifest) & set(extra or {}))

@@ -3,8 +3,9 @@
 Facts on which all jobs agree stand once; where they differ, each job names the variant that it ran with.
 """
 
+import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,14 @@ from conceptbench.tables import digest, read_json, sha256_file, write_json
 FORMAT: Final = "conceptbench-run/1"
 FACTS: Final = ("code", "machine", "versions", "flags")
 """What a job's record holds besides its name and time; each becomes a list of the variants that occurred."""
+CHANGED: Final = "code_at_end"
+"""In the record of a job whose code became another while it ran: what it was at the end."""
+DOUBTS: Final = {
+    "unknown": "do not know which code they ran, as outside a git checkout",
+    "changed": "saw the code change while they ran",
+    "revisions": "ran another revision of the code than the last one",
+}
+"""What else speaks against a record of a run, and may be allowed: what its jobs did."""
 
 
 def read_job_records(folder: Path, named: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -49,8 +58,9 @@ def merge_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         For each of `FACTS` the variants that occurred, in the order of first end, and `jobs`: by name the rule, the
-        time, and for each fact the index of its variant. `clean`: true when every job ran committed code, false when
-        one ran uncommitted changes, None when none did and one could not know.
+        time, and for each fact the index of its variant; `code_at_end` where the code changed while the job ran.
+        `clean`: true when every job ran committed code, false when one ran uncommitted changes, None when none did and
+        one could not know or saw its code change.
     """
     variants: dict[str, list[Any]] = {fact: [] for fact in FACTS}
     jobs = {}
@@ -62,14 +72,14 @@ def merge_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             used[fact] = variants[fact].index(record[fact])
         own = {key: value for key, value in record.items() if key not in FACTS}
         jobs[name] = {**own, **used}
-    return {**variants, "clean": _clean(variants["code"]), "jobs": jobs}
+    return {**variants, "clean": _clean(records.values()), "jobs": jobs}
 
 
-def _clean(codes: Iterable[Mapping[str, Any]]) -> bool | None:
-    states = [code["dirty"] for code in codes]
-    if any(states):
+def _clean(records: Collection[Mapping[str, Any]]) -> bool | None:
+    if any(record["code"]["dirty"] for record in records):
         return False
-    return None if None in states else True
+    unsure = any(CHANGED in record or record["code"]["dirty"] is None for record in records)
+    return None if unsure else True
 
 
 def write_run_manifest(
@@ -119,26 +129,49 @@ def _file_digest(file: Path) -> str:
     return sha256_file(file)
 
 
-def require_clean(path: Path) -> None:
-    """Refuse a run that belongs to no committed revision.
+def require_clean(path: Path, allowed: Iterable[str] = ()) -> None:
+    """Refuse a run that does not belong to one committed revision.
+
+    Args:
+        path: the manifest of the run.
+        allowed: those of `DOUBTS` that are no reason to refuse.
 
     Raises:
-        ConceptBenchError: when jobs ran uncommitted changes; their rules are named.
+        ConceptBenchError: when jobs ran uncommitted changes, or for a doubt that is not allowed; rules are named.
     """
     manifest = read_json(path)
-    dirty = [name for name, job in manifest["jobs"].items() if manifest["code"][job["code"]]["dirty"]]
-    remedy = "commit and run them again: snakemake --cores all --forcerun"
+    jobs: dict[str, dict[str, Any]] = manifest["jobs"]
+    code = {name: manifest["code"][job["code"]] for name, job in jobs.items()}
+    last = code[max(jobs, key=lambda name: str(jobs[name]["ended"]))]["revision"]
+    dirty = [jobs[name]["rule"] for name in jobs if code[name]["dirty"]]
     if dirty:
-        rules = sorted({manifest["jobs"][name]["rule"] for name in dirty})
-        raise ConceptBenchError(
-            f"{path}: {len(dirty)} job(s) ran with uncommitted changes; {remedy} {' '.join(rules)}."
-        )
+        raise ConceptBenchError(f"{path}: {len(dirty)} job(s) ran with uncommitted changes; {_run_again(dirty)}.")
+    doubtful = {
+        "unknown": [name for name in jobs if code[name]["dirty"] is None],
+        "changed": [name for name in jobs if CHANGED in jobs[name]],
+        "revisions": [name for name in jobs if code[name]["revision"] not in (last, None)],
+    }
+    for doubt, names in doubtful.items():
+        if names and doubt not in allowed:
+            rules = [jobs[name]["rule"] for name in names]
+            raise ConceptBenchError(
+                f"{path}: {len(names)} job(s) {DOUBTS[doubt]}; {_run_again(rules)}, or allow it: "
+                f"make record ALLOW={doubt}"
+            )
+
+
+def _run_again(rules: Iterable[str]) -> str:
+    return f"commit and run them again: snakemake --cores all --forcerun {' '.join(sorted(set(rules)))}"
 
 
 def main(arguments: list[str]) -> int:
     """Check the manifest named on the command line; 0 when the run may be recorded."""
+    parser = argparse.ArgumentParser(prog="python -m conceptbench.run_manifest", description=require_clean.__doc__)
+    parser.add_argument("manifest", type=Path, help="manifest.json of the run")
+    parser.add_argument("--allow", nargs="*", default=[], choices=DOUBTS, help="what is no reason to refuse")
+    chosen = parser.parse_args(arguments)
     try:
-        require_clean(Path(arguments[0]))
+        require_clean(chosen.manifest, chosen.allow)
     except ConceptBenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

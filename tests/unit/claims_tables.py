@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conceptbench.measures.claims.verdict import About
+from conceptbench.measures.claims.verdict import About, Verdict
 
 TASKS = {"flora": "flora", "terra": "terra"}
 KS = (0, 1, 10, 100, 1024)
@@ -25,12 +25,25 @@ def about(**changes: Any) -> About:
             "sparse": {"method": "relu-l1", "width": 1024, "l1": 0.002},
         },
         "adaptation": "maple",
+        "prompts": ("maple",),
         "tasks": TASKS,
         "train_on": "scenes",
         "seed": 0,
         "resamples": 200,
     }
     return About(**options | changes)
+
+
+def verdicts(found: Iterable[Verdict]) -> list[str]:
+    """What each part was judged to be."""
+    return [verdict.verdict for verdict in found]
+
+
+def only(found: Iterable[Verdict]) -> Verdict:
+    """The one part that there is."""
+    (verdict,) = list(found)
+    assert isinstance(verdict, Verdict)
+    return verdict
 
 
 def estimate(value: float, half_width: float = NARROW, n: int = 100, seed: str = "all") -> dict[str, Any]:
@@ -110,8 +123,10 @@ def dictionaries(l0: Mapping[str, float], fvu: Mapping[int, float] | None = None
     return pd.DataFrame(rows)
 
 
-def overlap(adapted: Mapping[str, float], ranks: Mapping[str, float]) -> pd.DataFrame:
-    """Jaccard@50 and rank correlation by task, with ten classes for the count of candidates."""
+def overlap(
+    adapted: Mapping[str, float], ranks: Mapping[str, float], gaps: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Jaccard@50 and rank correlation by task, with ten classes; what is lost beyond resampling is 0.9 less them."""
     rows = []
     for task, value in adapted.items():
         head = {"task": task, "method": "maple", "half": "base"}
@@ -119,23 +134,30 @@ def overlap(adapted: Mapping[str, float], ranks: Mapping[str, float]) -> pd.Data
             rows.append(
                 head | {"label": label, "statistic": "jaccard", "k": 50, "comparison": "adapted"} | estimate(value)
             )
-        of = {"adapted": value, "null_class": 0.4, "gap": 0.01}
+        of = {"adapted": value, "null_class": 0.4, "gap": (gaps or {}).get(task, 0.9 - value)}
         for name, of_name in of.items():
             rows.append(head | {"label": -1, "statistic": "jaccard", "k": 50, "comparison": name} | estimate(of_name))
-        for name, of_name in {"adapted": ranks[task], "null_halves": 0.9}.items():
+        for name, of_name in {"adapted": ranks[task], "gap": 0.98 - ranks[task]}.items():
             row = {"label": -1, "statistic": "rank_correlation", "k": 0, "comparison": name}
             rows.append(head | row | estimate(of_name))
     return pd.DataFrame(rows)
 
 
-def regions(low_to_high: Mapping[str, Iterable[float]], high: float = 40.0) -> pd.DataFrame:
-    """Region counts of every class of every task, for two seeds and as means."""
+def regions(
+    low_to_high: Mapping[str, Iterable[float]], high: float = 40.0, on_halves: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Region counts of every class of every task, for two seeds and as means.
+
+    On halves of the images `on_halves` more latents of a task go from low to high, for which there are 0.2 by chance.
+    """
     rows = []
     for task, values in low_to_high.items():
         counts = list(values)
         head = {"task": task, "method": "maple", "half": "base"}
-        for comparison in ("adapted", "null_halves"):
-            new = counts if comparison == "adapted" else [0.2] * len(counts)
+        more = (on_halves or {}).get(task, 0.0)
+        for comparison in ("adapted", "null_halves", "adapted_halves", "gap"):
+            level = {"null_halves": 0.2, "adapted_halves": 0.2 + more, "gap": -more}
+            new = [level[comparison]] * len(counts) if comparison in level else counts
             for label, count in enumerate(new):
                 of = {"high": high, "high_to_low": 0.1, "low_to_high": count}
                 for seed in ("0", "1"):
@@ -148,13 +170,22 @@ def regions(low_to_high: Mapping[str, Iterable[float]], high: float = 40.0) -> p
     return pd.DataFrame(rows)
 
 
-def hybrids(gains: Mapping[str, Iterable[float]], images: int = 100) -> pd.DataFrame:
+def hybrids(
+    gains: Mapping[str, Iterable[float]], images: int = 100, half: str = "base", first: int = 0
+) -> pd.DataFrame:
     """Zero-shot accuracy 0.2 in every class, adapted accuracy higher by the class's gain."""
     rows = []
     for task, values in gains.items():
-        for label, gain in enumerate(values):
+        for label, gain in enumerate(values, first):
             for state, accuracy in (("zero-shot", 0.2), ("adapted", 0.2 + gain)):
-                head = {"task": task, "method": "maple", "variant": "averaged", "label": label, "seed": "0"}
+                head = {
+                    "task": task,
+                    "method": "maple",
+                    "variant": "averaged",
+                    "label": label,
+                    "seed": "0",
+                    "half": half,
+                }
                 head |= {"source": state, "blocks": state, "text": state}
                 rows += [
                     head | {"image": image, "correct": image < round(images * accuracy)} for image in range(images)
@@ -177,3 +208,10 @@ def exemplars(labels: np.ndarray, task: str, dictionary: str = "topk", seeds: in
     frame["image"] = 10 * frame["label"] + frame["rank"]
     head = {"backbone": "tiny", "block": 4, "dictionary": dictionary, "dataset": task}
     return pd.concat([frame.assign(seed=str(seed), **head) for seed in range(seeds)], ignore_index=True)
+
+
+def differences(base: float, novel: float, seeds: int = 3, method: str = "maple") -> pd.DataFrame:
+    """What a method changes on base and novel classes of flora."""
+    head = {"task": "flora", "method": method, "n_seeds": seeds}
+    values = {"base": base, "novel": novel}
+    return pd.DataFrame([head | {"half": half} | estimate(value, 0.01) for half, value in values.items()])

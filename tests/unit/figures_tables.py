@@ -252,7 +252,8 @@ def pareto(places=PLACES) -> pd.DataFrame:
     rows = []
     for (backbone, block), (at, dictionary) in product(places, enumerate(DICTIONARIES)):
         role = "null" if dictionary in ("random", "raw", "pca") else "learned"
-        name = {**ids(backbone, block, dictionary), "family": dictionary, "role": role, "width": 64}
+        name = {**ids(backbone, block, dictionary), "configured": dictionary, "family": dictionary, "role": role}
+        name |= {"width": 64}
         name |= {"on_front": at == 0}
         values = {"fvu": 0.1 * (at + 1), "l0": 8.0 * (at + 1), "recovered_energy": 1 - 0.1 * (at + 1)}
         for statistic, value in (values | {"recovered_norm": 0.6 - 0.1 * at}).items():
@@ -264,6 +265,8 @@ def pareto(places=PLACES) -> pd.DataFrame:
 def stability(places=PLACES) -> pd.DataFrame:
     rows = []
     values = {"mcc": 0.5, "energy_mcc": 0.7, "floor_random": 0.2, "floor_shuffled": 0.3, "shared_decoder": 0.3}
+    values |= {"floor_energy_mcc": 0.35, "floor_shared_decoder": 0.01, "floor_shared_both": 0.0}
+    values |= {f"floor_frequency_{quarter}": 0.1 * quarter for quarter in (1, 2, 3, 4)}
     values |= {"shared_both": 0.1, **{f"frequency_{quarter}": 0.2 * quarter for quarter in (1, 2, 3, 4)}}
     for (backbone, block), dictionary, runs in product(places, ("topk", "random"), ("seeds", "halves")):
         name = {**ids(backbone, block, dictionary), "family": dictionary, "runs": runs, "matching": "assignment"}

@@ -23,6 +23,10 @@ class StandIn:
     def __init__(self, texts: torch.Tensor, prompts: list[torch.Tensor] | None = None) -> None:
         self.texts, self.prompts = F.normalize(texts, dim=-1), prompts
 
+    @property
+    def moves_images(self) -> bool:
+        return self.prompts is not None
+
     def image_context(self, backbone: Backbone):
         return nullcontext() if self.prompts is None else image_prompts(backbone, self.prompts)
 

@@ -239,6 +239,7 @@ ADAPT_MAPLE = {"adapt/flora/maple", "adapt/terra/maple"}
         ("figures/latents", 3, {"draw_exemplars"}),
         ("data_root", "elsewhere", set()),
         ("device", "cpu", set()),
+        ("dictionaries/gpus", 4, set()),
         ("datasets/flora/images_per_class", 100, {"prepare_dataset/flora"}),
         ("backbones/clip-tiny/images", 100, {"train_backbone/clip-tiny"}),
         ("dictionaries/methods/topk/k", 9, {f"learn_dictionaries/{name}" for name in DEFAULT["hooks"]}),

@@ -63,3 +63,32 @@ def test_halves_change_what_is_learnt_and_what_is_compared_and_nothing_else():
         ("measure_leaderboard", {}),
     ):
         assert stage_spec(plain, stage, **names) == stage_spec(halved, stage, **names), stage
+
+
+def test_dictionaries_of_one_curve_differ_in_their_sparsity_alone():
+    trained = {"method": "topk", "width": 64}
+    methods = {
+        "topk": {**trained, "k": [4, 8]},
+        "long": {**trained, "k": [4, 8], "lr": [0.001, 0.003], "epochs": 5},
+        "relu": {"method": "relu-l1", "width": 64, "l1": [1, "2e-3"]},
+        "jump": {"method": "jump-relu", "width": 64, "sparsity": [0.5, 1.0]},
+        "aimed": {"method": "jump-relu", "width": 64, "sparsity": 1.0, "penalty": "target", "k": [4, 8]},
+        "two": {**trained, "k": [4, 8], "width": [32, 64]},
+        "k-svd": {"method": "k-svd", "width": 64, "k": 8},
+        "by-hand-k4": {**trained, "k": 4},
+        "by-hand-k8": {**trained, "k": 8, "epochs": 2},
+        "raw": {"method": "raw"},
+    }
+    config = made(dictionaries__methods=methods, measures__dictionary="topk-k8")
+    for stage in ("measure_pareto", "measure_leaderboard"):
+        spec = stage_spec(config, stage)
+        assert spec["configured"] == {
+            **{f"topk-k{k}": "topk" for k in (4, 8)},
+            **{f"long-k{k}-lr0p00{lr}": f"long-lr0p00{lr}" for k in (4, 8) for lr in (1, 3)},
+            **{"relu-l1-1": "relu", "relu-l1-2e-3": "relu"},
+            **{"jump-sparsity0p5": "jump", "jump-sparsity1p0": "jump"},
+            **{"aimed-k4": "aimed", "aimed-k8": "aimed"},
+            **{f"two-k{k}-width{width}": f"two-width{width}" for k in (4, 8) for width in (32, 64)},
+            **{name: name for name in ("k-svd", "by-hand-k4", "by-hand-k8", "raw")},
+        }
+        assert spec["configured"].keys() == spec["dictionaries"].keys()

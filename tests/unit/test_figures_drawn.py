@@ -8,9 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conceptbench.errors import ConceptBenchError
+from conceptbench.figures import accuracy as accuracy_figure
+from conceptbench.figures import decomposition as decomposition_figure
 from conceptbench.figures.accuracy import _notes as accuracy_notes
 from conceptbench.figures.accuracy import draw_accuracy
 from conceptbench.figures.decomposition import draw_decomposition
@@ -179,6 +182,27 @@ def test_decomposition_takes_the_gain_from_the_other_rows_when_it_is_given_once(
     once = table[(table["part"] != "gain") | (table["players"] == 2)]
     draw_decomposition(once, tmp_path / "x", players=3, formats=())
     assert "gain" in set(read(tmp_path, "x")["part"])
+
+
+def test_estimates_beyond_the_axis_of_the_decomposition_do_not_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Figure] = []
+    monkeypatch.setattr(decomposition_figure, "save_figure", lambda sheet, *_, **__: kept.append(sheet.figure))
+    table = made.decomposition(("terra",))
+    far = (table["part"] == "perception_share") & (table["half"] == "base") & (table["outcome"] == "accuracy")
+    table.loc[far, ["estimate", "low", "high"]] = [1.92, 1.3, 2.5]
+    draw_decomposition(table, Path("unused"))
+    texts = [text.get_text() for axes in kept[0].axes for text in axes.texts]
+    assert texts.count("192 % · 192 %") == 1
+
+
+def test_eleven_methods_have_looks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Figure] = []
+    monkeypatch.setattr(accuracy_figure, "save_figure", lambda sheet, *_, **__: kept.append(sheet.figure))
+    one = made.accuracy(("flora",))
+    one = one[one["method"] == "maple"]
+    draw_accuracy(pd.concat([one.assign(method=f"method-{at}") for at in range(11)]), Path("unused"))
+    drawn = {(line.get_color(), line.get_marker()) for line in kept[0].axes[0].lines if line.get_markersize() == 6}
+    assert len({pair for pair in drawn if pair[1] not in ("None", "")}) == 11
 
 
 def test_decomposition_of_many_adaptations_fits_a_page(tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from matplotlib.figure import Figure
 
 import conceptbench.figures
 from conceptbench.figures import style
-from conceptbench.figures.style import Key, colours, dodge, figure_look, in_order, new_sheet, require
+from conceptbench.figures.style import (
+    Away,
+    Key,
+    colours,
+    dodge,
+    figure_look,
+    in_order,
+    looks,
+    mark_beyond,
+    new_sheet,
+    require,
+)
 
 SOURCES = sorted(Path(conceptbench.figures.__path__[0]).glob("*.py"))
 REPORT = Path(__file__).parents[2] / "report"
@@ -44,6 +55,29 @@ def test_colours_are_distinct_and_keep_the_fixed_ones() -> None:
     found = colours(["zero-shot", "maple", "vpt", "lora"], {"zero-shot": "#000000", "absent": "#FFFFFF"})
     assert found["zero-shot"] == "#000000" and len(set(found.values())) == 4
     assert len(colours([str(i) for i in range(20)])) == 20
+
+
+@pytest.mark.parametrize("fixed", [{}, {"zero-shot": "#000000"}])
+def test_no_two_methods_share_a_colour_and_a_marker(fixed: dict[str, str]) -> None:
+    found = looks(["zero-shot", *(f"method-{at}" for at in range(40))], fixed)
+    assert len(set(found.values())) == 41
+    if fixed:
+        assert found["zero-shot"][0] == "#000000"
+        assert [name for name, (colour, _) in found.items() if colour == "#000000"] == ["zero-shot"]
+
+
+def test_points_beyond_the_axis_are_marked_at_its_edge_once() -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(-60, 160)
+    points = [Away(50, 0, "red"), Away(200, 0.1, "red"), Away(210, 0.2, "red", hollow=True), Away(-80, 1, "blue")]
+    mark_beyond(axes, points, " %")
+    assert sorted((line.get_marker(), float(line.get_ydata()[0])) for line in axes.lines) == [
+        ("<", 1.0),
+        (">", 0.1),
+        (">", 0.2),
+    ]
+    assert {text.get_text() for text in axes.texts} == {"200 % · 210 %", "-80 %"}
+    assert axes.get_xlim() == (-60, 160) and all(-60 < line.get_xdata()[0] < 160 for line in axes.lines)
 
 
 def test_order_and_dodge() -> None:

@@ -33,7 +33,7 @@ from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.selection import select_on
 
 READOUT, ACTIVATIONS, DICTIONARY, CODES = world(32)
-SELECTED = select_on(CODES, ACTIVATIONS.targets, len(CLASSES), 0.2)
+SELECTED = select_on(CODES, ACTIVATIONS.targets, CLASSES, 0.2)
 DENSE = CODES.csr().toarray().reshape(CODES.shape)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from remapping_tools import CLASSES, LATENTS, world
 from scipy.stats import ttest_1samp
 
@@ -19,11 +20,11 @@ from conceptbench.measures.masking import (
     masking_curves,
     pca_curves,
 )
-from conceptbench.measures.matched import active_latents, matched_ranks, matched_sets
+from conceptbench.measures.matched import Active, active_latents, control_overlap, matched_ranks, matched_sets
 from conceptbench.measures.selection import class_ranks, dataset_ranks, select_on
 
 READOUT, ACTIVATIONS, DICTIONARY, CODES = world(24)
-SELECTED = select_on(CODES, ACTIVATIONS.targets, len(CLASSES), 0.2)
+SELECTED = select_on(CODES, ACTIVATIONS.targets, CLASSES, 0.2)
 ACTIVE = active_latents(CODES, DICTIONARY, SELECTED.frequency)
 DENSE = CODES.csr().toarray().reshape(CODES.shape)
 KS = k_grid((1, 5, 20), LATENTS)
@@ -61,8 +62,8 @@ def test_rankings_fall_with_the_class_value_and_put_filtered_dense_latents_last(
 
 
 def test_a_class_without_images_is_named() -> None:
-    with pytest.raises(ConceptBenchError, match="Class number 4 of the candidates has no images on split A"):
-        select_on(CODES, ACTIVATIONS.targets, 5, 0.2)
+    with pytest.raises(ConceptBenchError, match="Class 'moth orchid' has no images on split A"):
+        select_on(CODES, ACTIVATIONS.targets, (*CLASSES, "moth orchid"), 0.2)
 
 
 def test_the_matched_control_has_as_many_active_latents_at_every_k() -> None:
@@ -78,6 +79,56 @@ def test_the_matched_control_has_as_many_active_latents_at_every_k() -> None:
             if top.sum() * 2 <= on.sum():
                 first = np.flatnonzero(other & ~(on & (control[image] < k - 1)))
                 assert not (top[first]).any()
+
+
+def crowd(images: int = 30, each: int = 120) -> Active:
+    """As many active latents on every image, spread like logarithms of frequency and mass with unit deviation."""
+    rng = np.random.default_rng(3)
+    latent = np.concatenate([np.sort(rng.permutation(4 * each)[:each]) for _ in range(images)])
+    place = rng.normal(size=(images * each, 2))
+    return Active(np.arange(images + 1) * each, latent, np.exp(place[:, 1]), place)
+
+
+def test_the_matched_control_is_near_in_frequency_and_in_mass() -> None:
+    """Each stand-in lies within a fraction of a deviation of its latent, and the top k have no less on average."""
+    active = crowd()
+    n, rng = len(active.starts) - 1, np.random.default_rng(4)
+    own = rng.permuted(np.tile(np.arange(480), (n, 1)), axis=1)
+    control = matched_ranks(active, own, rng)
+    for held in (10, 30, 60):
+        apart, gap = [], []
+        for image in range(n):
+            mine = active.image == image
+            place, ranked, other = (
+                active.place[mine],
+                own[image, active.latent[mine]],
+                control[image, active.latent[mine]],
+            )
+            top = np.sort(ranked)[:held]
+            one, stand_in = (place[[int(np.flatnonzero(of == rank)[0]) for rank in top]] for of in (ranked, other))
+            apart.append(np.abs(one - stand_in))
+            gap.append((one - stand_in).mean(axis=0))
+        assert (np.median(np.concatenate(apart), axis=0) < 0.25).all(), held
+        assert (np.abs(np.mean(gap, axis=0)) < 0.05).all(), held
+
+
+def test_how_far_a_control_is_other_latents_than_its_ranking() -> None:
+    """Two images with four and two active latents, by hand."""
+    active = Active(np.array([0, 4, 6]), np.array([0, 1, 2, 3, 0, 1]), np.ones(6), np.zeros((6, 2)))
+    own = np.array([[0, 1, 2, 3], [0, 1, 2, 3]])
+    control = np.array([[2, 0, 3, 1], [1, 0, 4, 4]])
+    found = control_overlap(active, own, control, np.array([0, 1, 2, 4]))
+    np.testing.assert_allclose(found["disjoint"], [1, 1, 0.5, 0])
+    np.testing.assert_allclose(found["shared"], [0, 0, (0.5 + 1) / 2, 1])
+
+
+def test_controls_share_few_of_the_first_latents_and_all_in_the_end() -> None:
+    active = crowd()
+    own = np.random.default_rng(5).permuted(np.tile(np.arange(480), (len(active.starts) - 1, 1)), axis=1)
+    control = matched_ranks(active, own, np.random.default_rng(6))
+    found = control_overlap(active, own, control, np.array([20, 120, 400, 480]))
+    assert found["shared"][0] < 0.1 < found["shared"][1] < found["shared"][2] < found["shared"][3] == 1
+    assert found["disjoint"].tolist() == [1, 1, 0, 0]
 
 
 def test_matched_sets_come_from_the_pool_and_are_near() -> None:
@@ -158,6 +209,23 @@ def test_curves_end_at_the_plain_and_at_the_empty_model(base: str) -> None:
             np.testing.assert_array_equal(on[1, -1], plain[np.arange(24), ACTIVATIONS.targets])
             assert (on[2, -1] == 0).all()
     assert (found["true", "off"][2] >= -1e-12).all()
+
+
+def test_all_latents_kept_is_the_model_on_reconstructions_made_by_hand() -> None:
+    """The dictionary's formulas written out: centre, encode, keep the largest, decode, move back."""
+    tokens, mean, scale = ACTIVATIONS.numpy().astype(float), DICTIONARY.normaliser.mean, DICTIONARY.normaliser.scale
+    pushed = ((tokens - mean) / scale - DICTIONARY.decoder_bias) @ DICTIONARY.encoder.T + DICTIONARY.encoder_bias
+    last = np.sort(pushed, axis=-1)[..., [-DICTIONARY.rule.k]]
+    code = np.where(pushed >= last, np.maximum(pushed, 0), 0)
+    rebuilt = (code @ DICTIONARY.atoms + DICTIONARY.decoder_bias) * scale + mean
+    expected = READOUT.log_probabilities(torch.from_numpy(rebuilt).to(ACTIVATIONS.tokens), ACTIVATIONS.prompts)
+    found = masking_curves(READOUT, ACTIVATIONS, DICTIONARY, CODES, {"true": ranks()["true"]}, KS, "replace")
+    likely = expected[np.arange(24), ACTIVATIONS.targets]
+    for whole in (found["true", "on"][:, -1], found["true", "off"][:, 0]):
+        np.testing.assert_array_equal(whole[0], expected.argmax(axis=1) == ACTIVATIONS.targets)
+        np.testing.assert_allclose(whole[1], likely, atol=2e-4)
+    plain = READOUT.predict(ACTIVATIONS)[np.arange(24), ACTIVATIONS.targets]
+    assert np.abs(likely - plain).max() > 0.01, "the reconstruction must differ from the tokens for this to say much"
 
 
 def test_components_end_at_the_plain_model() -> None:

@@ -105,6 +105,21 @@ def test_every_class_has_rows_with_the_bounds() -> None:
     assert (per_class["low"].isna() | (per_class["low"] <= per_class["estimate"])).all()
 
 
+def test_regions_keep_the_halves_that_are_like_the_null() -> None:
+    """Zero-shot against adapted and against itself on the same halves: of the same model there is no difference."""
+    _, same, _ = tables(codes(0), codes(0))
+    assert set(same["comparison"]) == {"adapted", "adapted_halves", "null_halves", "gap"}
+    wide = same.pivot_table(index=["label", "region", "seed"], columns="comparison", values="estimate")
+    np.testing.assert_allclose(wide["adapted_halves"], wide["null_halves"])
+    assert (wide["gap"] == 0).all() and (
+        wide.loc[(-1, "high"), "adapted"] > wide.loc[(-1, "high"), "null_halves"]
+    ).all()
+    _, moved, _ = tables(codes(0), codes(1, shift=7))
+    new = moved[(moved["label"] == -1) & (moved["region"] == "low_to_high") & (moved["seed"] == "all")]
+    found = new.set_index("comparison")["estimate"]
+    assert found["gap"] == pytest.approx(found["null_halves"] - found["adapted_halves"]) and found["gap"] < -1
+
+
 def test_codes_of_other_images_are_refused() -> None:
     short = from_dense(np.ones((3, 8, 40)))
     with pytest.raises(ConceptBenchError, match="seed 0"):

@@ -1,7 +1,6 @@
 """Plants on a small CLIP: what each leaves alone, exactly, and how the validation counts."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from remapping_tools import BLOCK, CLASSES, world
@@ -12,17 +11,8 @@ from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.association import first_order
 from conceptbench.measures.concepts import Side, outside
 from conceptbench.measures.edits import Firings, removal
-from conceptbench.measures.metrics import MainHook, collect
-from conceptbench.measures.plant_validation import (
-    ESTIMANDS,
-    Harvest,
-    Known,
-    false_positives,
-    harvest,
-    repetitions,
-    sample_within,
-    validation_table,
-)
+from conceptbench.measures.plant_harvest import Harvest, Known, harvest
+from conceptbench.measures.plant_recruit import FAITHFUL, faithful, recruit
 from conceptbench.measures.plants import PLANTS, Plant, Soil, grow
 from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.selection import select_on
@@ -52,7 +42,7 @@ def field() -> tuple[Soil, Activations, Codes]:
         activations=parts[0],
         codes=codes[0],
         dictionary=dictionary,
-        selected=select_on(codes[0], parts[0].targets, len(CLASSES), 0.2),
+        selected=select_on(codes[0], parts[0].targets, CLASSES, 0.2),
         texts=readout.adapter.text_features(readout.backbone, CLASSES),
         features=features,
         effects=first_order(readout, parts[0], dictionary, codes[0]),
@@ -100,15 +90,35 @@ def test_amplify_scales_the_firing_latents_and_nothing_else(field) -> None:
     assert not change[~(grown.gains > 0).any(axis=1)[population.targets]].any()
 
 
-def test_recruiting_adds_atoms_that_never_fired(field) -> None:
+@pytest.mark.parametrize("name", ["recruit", "recruit-any"])
+def test_recruiting_adds_atoms_that_never_fired(field, name: str) -> None:
     soil, population, _ = field
-    grown = plant(field, "recruit")
+    grown = plant(field, name)
     silent = soil.dictionary.atoms[soil.selected.frequency == 0]
     added = grown.added.numpy()[(grown.added != 0).any(dim=1).numpy()]
     cosine = added @ silent.T / np.linalg.norm(added, axis=1, keepdims=True)
     np.testing.assert_allclose(cosine.max(axis=1), 1, atol=1e-5)
     assert grown.change(population.tokens, population.targets, recruited=False) is population.tokens
-    assert scored(field, "recruit").true()["recruited"].any()
+    assert scored(field, name).true()["recruited"].any()
+
+
+def test_any_silent_atom_may_be_recruited_without_a_threshold_and_the_tuned_ones_are_measured_best(field) -> None:
+    soil = field[0]
+    silent = np.flatnonzero(soil.selected.frequency == 0)
+    length = float((soil.activations.tokens - soil.activations.tokens.mean(dim=(0, 1))).norm(dim=-1).mean())
+    best = set(faithful(soil, silent, length, FAITHFUL).tolist())
+
+    def drawn(name: str) -> set[int]:
+        added = [plant(field, name, seed).added for seed in range(24)]
+        direction = np.stack([rows[(rows != 0).any(dim=1)][0].numpy() for rows in added])
+        return set((direction @ soil.dictionary.directions.T)[:, silent].argmax(axis=1).tolist())
+
+    assert {int(silent[at]) for at in drawn("recruit")} <= best < set(silent.tolist())
+    assert not {int(silent[at]) for at in drawn("recruit-any")} <= best
+    moved = {name: plant(field, name).texts - soil.texts for name in ("recruit", "recruit-any")}
+    centre = F.normalize(soil.features.mean(dim=0), dim=0)
+    along = {name: float((change @ centre).min()) for name, change in moved.items()}
+    assert along["recruit"] < 0 and abs(along["recruit-any"]) < 0.1 * abs(along["recruit"])
 
 
 def test_a_refit_takes_out_what_was_recruited_and_the_codes_as_they_are_do_not(field) -> None:
@@ -167,113 +177,6 @@ def test_too_few_classes_and_too_few_latents_are_said(field) -> None:
     everywhere = replace(soil.selected, frequency=np.ones_like(soil.selected.frequency))
     with pytest.raises(ConceptBenchError, match="Every latent of the dictionary fires"):
         grow("recruit", replace(soil, selected=everywhere), np.random.default_rng(0))
-
-
-def planted(level: dict[str, float], n: int = 40, classes: int = 6, seed: int = 0) -> Harvest:
-    """A population whose images answer independently under every edit, so that intervals can be judged."""
-    rng = np.random.default_rng(seed)
-    draw = rng.random(n * classes)
-    scores = {name: np.stack([draw < p, np.log(0.5) + 0.1 * draw]).astype(float) for name, p in level.items()}
-    return Harvest("recruit", seed, scores, np.repeat(np.arange(classes), n))
-
-
-LEVELS = {
-    "zero_shot": 0.4,
-    "baseline": 0.5,
-    "baseline_as_coded": 0.5,
-    "perceived": 0.5,
-    "hybrid": 0.55,
-    "adapted": 0.8,
-    "existing": 0.55,
-    "existing_as_coded": 0.7,
-    "restored": 0.6,
-    "restored_as_coded": 0.75,
-    "unrecruited": 0.6,
-}
-
-
-def test_intervals_of_repetitions_cover_within_their_monte_carlo_error() -> None:
-    found = planted(LEVELS, n=200)
-    rows = pd.DataFrame(repetitions(found, 200, 40, np.random.default_rng(1), draws=200))
-    mine = rows[(rows["outcome"] == "accuracy") & rows["part"].isin(["gain", "perception", "mapping"])]
-    covered = ((mine["low"] <= mine["truth"]) & (mine["truth"] <= mine["high"])).groupby(mine["part"]).mean()
-    assert (np.abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 200) + 0.01).all(), covered
-
-
-def test_the_table_counts_coverage_bias_and_claims() -> None:
-    rows = pd.DataFrame(
-        {
-            "plant": "null",
-            "seed": [0, 0, 1, 1],
-            "repetition": [0, 1, 0, 1],
-            "outcome": "accuracy",
-            "part": "gain",
-            "truth": 0.0,
-            "estimate": [0.1, -0.1, 0.3, 0.1],
-            "low": [-0.1, -0.2, 0.2, -0.1],
-            "high": [0.3, 0.1, 0.4, np.nan],
-        }
-    )
-    rows.loc[3, "low"] = np.nan
-    claims = pd.DataFrame(
-        {
-            "plant": "null",
-            "claim": "remapping",
-            "seed": [0, 0, 1, 1],
-            "repetition": [0, 1, 0, 1],
-            "estimate": [0.1, 0.0, 0.0, 0.2],
-            "low": [-0.1, -0.1, -0.1, 0.1],
-            "high": [0.3, 0.1, 0.1, 0.3],
-            "claimed": [False, False, False, True],
-        }
-    )
-    table = validation_table(rows, claims, np.random.default_rng(0)).set_index(["part", "statistic"])["estimate"]
-    assert table["gain", "coverage"] == pytest.approx(2 / 3)
-    assert table["gain", "bias"] == pytest.approx(0.1)
-    assert table["remapping", "false_positive_rate"] == 0.25
-    assert table["all", "coverage"] == pytest.approx((2 + 3) / 7)
-
-
-def four(part: str, truth: float, low: list[float], high: list[float]) -> pd.DataFrame:
-    """Two repetitions of two seeds of the relabel plant; NaN bounds where every image agrees on 0."""
-    head = {"plant": "relabel", "seed": [0, 0, 1, 1], "repetition": [0, 1, 0, 1], "outcome": "accuracy", "part": part}
-    rows = pd.DataFrame(head | {"truth": truth, "low": low, "high": high})
-    return rows.assign(estimate=((rows["low"] + rows["high"]) / 2).fillna(0.0))
-
-
-def test_no_part_hides_in_the_joint_coverage_and_nothing_is_found_where_nothing_is() -> None:
-    nan = np.nan
-    rows = pd.concat(
-        [
-            four("gain", 0.3, [0.1] * 4, [0.5] * 4),
-            four("perception", 0.0, [nan] * 4, [nan] * 4),
-            four("mapping", 0.3, [0.1, 0.1, 0.1, 0.4], [0.5, 0.5, 0.5, 0.6]),
-            four("beyond", 0.0, [0.1, -0.3, -0.1, nan], [0.2, -0.1, 0.1, nan]),
-        ]
-    )
-    claims = pd.DataFrame(columns=["plant", "claim", "seed", "estimate", "low", "high", "claimed"])
-    table = validation_table(rows, claims, np.random.default_rng(0))
-    found = table.set_index(["part", "statistic"])
-    assert found.loc[("all", "coverage"), "estimate"] == pytest.approx((4 + 3 + 1) / 11)
-    worst = found.loc[("all", "worst_coverage")]
-    assert worst["estimate"] == pytest.approx(1 / 3) and worst["note"] == "beyond" and worst["n"] == 3
-    rates = table[table["statistic"] == "false_positive_rate"].set_index("part")["estimate"].to_dict()
-    assert rates == {"perception": 0, "beyond": 0.5, "recruitment_by_beyond": 0.25}
-    keys = collect({"plants": table}, MainHook("small", BLOCK))
-    assert keys["plants.relabel.worst_coverage"] == pytest.approx(1 / 3)
-    assert keys["plants.relabel.beyond.false_positive_rate"] == 0.5
-    assert "plants.relabel.false_positive_rate" not in keys
-
-
-def test_claims_of_the_null_plant_are_rare(field) -> None:
-    soil, population, codes = field
-    effects = first_order(soil.readout, population, soil.dictionary, codes)
-    rows = pd.DataFrame(false_positives([scored(field, "null")], effects, 20, 10, 5, np.random.default_rng(0)))
-    assert rows.groupby("claim")["claimed"].mean().max() <= 0.15
-    assert set(rows["claim"]) == {"recruitment", "remapping"} and set(ESTIMANDS) >= {"beyond"}
-
-
-def test_samples_are_drawn_within_classes() -> None:
-    targets = np.array([0, 0, 1, 1, 1, 2])
-    drawn = sample_within(targets, 4, np.random.default_rng(0))
-    assert np.bincount(targets[drawn]).tolist() == [4, 4, 4]
+    with pytest.raises(ConceptBenchError, match=r"All but 8 latents .* so 9 cannot be recruited"):
+        texts, added = soil.texts.clone(), torch.zeros(4, soil.dictionary.d)
+        recruit(soil, np.arange(9), texts, added, np.random.default_rng(0), tuned=False)

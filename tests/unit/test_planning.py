@@ -262,6 +262,31 @@ def test_the_command_prints_what_will_be_taken(
     assert "say with --gpu-tflops" in capsys.readouterr().err
 
 
+def test_several_gpus_divide_what_they_can_and_all_are_counted() -> None:
+    known = load_rates(ROOT / "reference" / "rates.json")
+    settings = BASE, ROOT / "examples" / "paper.yaml", {"data_root": "data"}
+    four = {"dictionaries": {"gpus": 4}}
+    plans = {
+        (asked, there): make_plan(load_config(*settings, *([four] if asked == 4 else [])), known, Machine(16, there), 50.0)
+        for asked, there in ((1, 1), (4, 4), (4, 1))
+    }
+    one, all_four, only_one = (
+        next(stage for stage in plan.stages if stage.rule == "learn_dictionaries") for plan in plans.values()
+    )
+    assert one.gpu_seconds == one.seconds == only_one.gpu_seconds == only_one.seconds
+    assert one.seconds / 4 < all_four.seconds < one.seconds and all_four.gpu_seconds == 4 * all_four.seconds
+    asked = [job for job in all_jobs(load_config(*settings, four)) if job.rule == "learn_dictionaries"]
+    alone = [job for job in all_jobs(load_config(*settings)) if job.rule == "learn_dictionaries"]
+    assert [job.arrays for job in asked] == [4 * job.arrays for job in alone]
+    assert {job.divided for job in asked} == {1.0}, "the papers' dictionaries are TopK and ReLU-L1"
+
+
+def test_gpus_of_one_job_are_free_again_together() -> None:
+    jobs = [Job("a", gpu=True, gpus=2), Job("b", gpu=True), Job("c", gpu=True)]
+    spans = schedule(jobs, {"a": 2.0, "b": 2.0, "c": 2.0}, Machine(4, gpus=2))
+    assert [(span.began, span.ended) for span in spans] == [(0.0, 2.0), (2.0, 4.0), (2.0, 4.0)]
+
+
 def test_a_plan_with_a_gpu_counts_its_hours() -> None:
     known = load_rates(ROOT / "reference" / "rates.json")
     paper = load_config(BASE, ROOT / "examples" / "paper.yaml", {"data_root": "data"})

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from conceptbench import provenance
 from conceptbench.errors import ConceptBenchError
-from conceptbench.provenance import describe_code, describe_machine, write_manifest
+from conceptbench.provenance import describe_code, describe_machine, write_job_record, write_manifest
 from conceptbench.tables import read_json, sha256_file
 
 
@@ -25,6 +26,22 @@ def test_code_in_and_outside_a_checkout(tmp_path: Path) -> None:
     assert code["lock"] == sha256_file(tmp_path / "requirements.lock")
     (tmp_path / "requirements.lock").write_text("numpy==2.4.5\n")
     assert describe_code(tmp_path)["dirty"] is True
+
+
+def test_a_job_belongs_to_the_code_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "-m", "first", "--allow-empty")
+    provenance.code_at_start.cache_clear()
+    monkeypatch.setattr(provenance, "_checkout", lambda: tmp_path)
+    began = dict(provenance.code_at_start())
+    write_job_record(tmp_path / "quick.json", rule="adapt", gpus=0, seconds=1)
+    git(tmp_path, "commit", "-q", "-m", "second", "--allow-empty")
+    write_job_record(tmp_path / "slow.json", rule="adapt", gpus=0, seconds=1)
+    quick, slow = read_json(tmp_path / "quick.json"), read_json(tmp_path / "slow.json")
+    provenance.code_at_start.cache_clear()
+    assert quick["code"] == slow["code"] == began
+    assert "code_at_end" not in quick
+    assert slow["code_at_end"]["revision"] not in (None, began["revision"])
 
 
 @pytest.mark.parametrize(

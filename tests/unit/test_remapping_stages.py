@@ -54,7 +54,7 @@ SPEC = {
     "resamples": 100,
     "masking": {"k": [1, 5], "images": 24, "edits": ["keep-error", "replace"], "dense": ["kept", "filtered"]},
     "concepts": {"q": 0.5, "q_sweep": [0.2], "images": 24, "exact": 2, "halvings": 3},
-    "plants": {"seeds": 2, "resamples": 3, "images": 6, "population": 12, "q": 0.5},
+    "plants": {"seeds": 3, "resamples": 3, "images": 6, "population": 12, "q": 0.5},
 }
 BACKBONE, DATASET = small_backbone(), Pictures()
 ADAPTERS: dict[str, dict[int, StandIn]] = {
@@ -85,7 +85,12 @@ def test_masking_gives_every_curve_its_controls() -> None:
     assert whole.loc[("true", "off", 0), "estimate"].eq(0).all()
     hit = tables["masking_balance"].set_index(["model", "dense", "selection", "k", "outcome"])["estimate"]
     assert hit["moved", "kept", "true", 5, "active_latents"] == hit["moved", "kept", "matched", 5, "active_latents"]
+    of_controls = curves["selection"].str.startswith("matched")
+    assert curves.loc[of_controls, ["disjoint", "shared"]].notna().all().all()
+    assert curves.loc[~of_controls, ["disjoint", "shared"]].isna().all().all()
+    assert curves.loc[of_controls & (curves["k"] == 48), "disjoint"].eq(0).all()
     gaps = tables["masking_contrasts"]
+    assert (gaps["shared"].notna() == gaps["selection"].str.endswith("-matched")).all()
     assert set(gaps["selection"]) >= {f"{name}-matched" for name in ("true", "predicted", "wrong", "dataset")}
     values = [t.set_index([*keys])["estimate"] for t in (own, gaps[gaps["dense"] == "kept"])]
     at = ("moved", "moved", "replace", "kept"), ("on", 5, "log_likelihood")
@@ -131,19 +136,55 @@ def test_concepts_give_all_sets_controls_and_metrics() -> None:
 
 
 def test_associations_are_tabled_with_pictures() -> None:
-    tables, pictures = measure_association("noise", BACKBONE, DATASET, ADAPTERS, DICTIONARIES, SPEC)  # type: ignore[arg-type]
-    remapping = tables["remapping"]
+    again = {seed: dictionary(TOKENS, k=3, seed=seed + 5) for seed in SEEDS}
+    spec = SPEC | {"shown": "moved"}
+    adapters = ADAPTERS | {"relabelled": {seed: adapter(seed=seed + 9) for seed in SEEDS}}
+    tables, pictures = measure_association(
+        "noise", BACKBONE, DATASET, adapters, DICTIONARIES, {"moved": again}, spec  # type: ignore[arg-type]
+    )  # fmt: skip
+    whole = tables["remapping"]
+    assert set(map(tuple, whole[["method", "dictionary"]].to_numpy())) == {
+        *(("moved", "followed"), ("moved", "adapted"), ("relabelled", "followed"))
+    }
+    remapping = whole[whole["dictionary"] == "followed"]
     assert set(remapping["label"]) == {-1, 0, 1, 2, 3} and set(remapping["seed"]) == {"0", "1", "all"}
-    assert (tables["association_agreement"]["between_classes"].dropna().abs() <= 1 + 1e-9).all()
-    assert set(tables["association"]["change"]) <= {"gained", "lost", "kept"}
+    agreement = tables["association_agreement"]
+    assert (agreement["between_classes"].dropna().abs() <= 1 + 1e-9).all()
+    assert set(agreement["model"]) == {"zero-shot", "moved"}, "the text side alone has the tower of zero-shot"
+    assert (agreement["low"] < agreement["high"]).all() and (agreement["high"] <= 1 + 1e-9).all()
+    assert set(tables["association"]["change"]) <= {"rose", "fell", "kept"}
+    assert set(tables["association"]["method"]) == {"moved", "relabelled"}
+    shown = tables["association_shown"]
+    assert set(shown["method"]) == {"moved"} and set(shown["seed"]) == {"0"} and shown["label"].nunique() == 1
+    assert set(shown["latent"]) == set(pictures["latent"])
+    assert set(map(tuple, shown[["model", "effect"]].to_numpy())) == {
+        (model, effect) for model in ("zero-shot", "adapted") for effect in ("first order", "exact")
+    }
     assert len({len(array) for array in pictures.values()}) == 1
-    assert set(pictures["change"]) == {"gained", "lost"} and pictures["images"].shape[1:] == (4, 16, 16, 3)
-    keys = collect({"remapping": remapping}, MainHook("small", BLOCK))
-    assert "remapping.moved.noise.association" in keys
+    assert set(pictures["change"]) == {"rose", "fell"} and pictures["images"].shape[1:] == (4, 16, 16, 3)
+    keys = collect({"remapping": whole}, MainHook("small", BLOCK))
+    pooled = whole[(whole["seed"] == "all") & (whole["label"] == -1)].set_index(["method", "dictionary"])["estimate"]
+    assert keys["remapping.moved.noise.association"] == pooled["moved", "followed"]
+    assert keys["remapping.moved.noise.association_relearnt"] == pooled["moved", "adapted"]
+    assert "remapping.relabelled.noise.association" in keys
 
 
 def test_validity_compares_dictionaries_on_the_adapted_model() -> None:
-    table = measure_validity("noise", BACKBONE, DATASET, ADAPTERS, DICTIONARIES, {"moved": DICTIONARIES}, SPEC)  # type: ignore[arg-type]
+    adapters = ADAPTERS | {"other": {seed: adapter(seed=seed + 7, depth=2) for seed in SEEDS}}
+    adapters |= {"relabelled": {seed: adapter(seed=seed + 9) for seed in SEEDS}}
+    whole = measure_validity("noise", BACKBONE, DATASET, adapters, DICTIONARIES, {"moved": DICTIONARIES}, SPEC)  # type: ignore[arg-type]
+    assert set(whole["method"]) == {"moved", "other"}, "who shares the activations of zero-shot has no rows"
+    other = whole[whole["method"] == "other"]
+    assert set(other["dictionary"]) == {"followed", "followed-on-zero-shot"}
+    pooled = other[(other["seed"] == "all") & (other["dictionary"] == "followed")].set_index("statistic")
+    of_zero = other[(other["seed"] == "all") & (other["dictionary"] != "followed")].set_index("statistic")
+    rise = pooled.loc["fvu_rise"]
+    assert rise["estimate"] == pytest.approx(pooled.loc["fvu", "estimate"] - of_zero.loc["fvu", "estimate"])
+    assert rise["low"] < rise["estimate"] < rise["high"] and rise["exceeds"] == (rise["estimate"] > rise["margin"])
+    assert rise["valid"] == (not rise["exceeds"]) and of_zero["valid"].all() and "fvu_excess" not in pooled.index
+    table = whole[whole["method"] == "moved"]
+    excess = table[(table["statistic"] == "fvu_excess") & (table["seed"] == "all")].iloc[0]
+    assert excess["estimate"] == pytest.approx(0) and not excess["exceeds"]
     assert set(table["dictionary"]) == {"followed", "adapted", "followed-on-zero-shot"}
     fvu = table[(table["statistic"] == "fvu") & (table["seed"] == "all")].set_index("dictionary")["estimate"]
     assert fvu["followed"] == pytest.approx(fvu["adapted"]) and table["valid"].all()
@@ -159,11 +200,14 @@ def test_plants_are_validated_from_end_to_end() -> None:
     silent = dictionary(TOKENS, k=3, seed=0)
     silent.encoder_bias[:6] = -5.0
     tables = measure_plants(BACKBONE, DATASET, ADAPTERS["zero-shot"][0], silent, SPEC)  # type: ignore[arg-type]
-    assert set(tables["plants"]["plant"]) == {"relabel", "recruit", "amplify", "mixed", "null"}
+    assert set(tables["plants"]["plant"]) == {"relabel", "recruit", "recruit-any", "amplify", "mixed", "null"}
     perception = tables["plant_repetitions"].query("plant == 'relabel' and part == 'perception'")
-    assert (perception["estimate"] == 0).all() and len(perception) == 2 * 3 * 2
+    alone = perception[perception["models"] == 1]
+    assert (perception["estimate"] == 0).all() and len(alone) == 3 * 3 * 2 and len(perception) == len(alone) + 9 * 2
     keys = collect({"plants": tables["plants"]}, MainHook("small", BLOCK))
     assert "plants.null.false_positive_rate" in keys and "plants.relabel.coverage" in keys
+    assert "plants.relabel.remapping.power" in keys and "plants.relabel.pooled.coverage" in keys
+    assert set(tables["plant_claims"]["plant"]) == {"relabel", "null"}
 
 
 def test_a_class_without_images_and_too_few_images_are_said() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from conceptbench.errors import ConceptBenchError
 from conceptbench.provenance import write_job_record
 from conceptbench.run_manifest import (
+    DOUBTS,
     FACTS,
     main,
     merge_records,
@@ -24,6 +25,12 @@ def record(rule: str = "adapt", ended: str = "2026-01-01T00:00:00.000+00:00", **
     code = {"revision": "a" * 40, "dirty": False, "lock": "b" * 64}
     known = {"code": code, "machine": {"cpu": "x"}, "versions": {"numpy": "2"}, "flags": {}}
     return {"rule": rule, "ended": ended, "seconds": 1.0, "gpus_granted": 0, **known, **facts}
+
+
+def of(revision: str | None, **facts: Any) -> dict[str, Any]:
+    """A record of a revision; None stands for code that cannot be known."""
+    code = {"revision": revision, "dirty": None if revision is None else False, "lock": None}
+    return record(code=code, **facts)
 
 
 def dirty(code_of: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +73,9 @@ def test_clean_is_known_dirty_or_unknown() -> None:
     assert merge_records({"a": record(), "b": dirty(record())})["clean"] is False
     assert merge_records({"a": record(), "b": unknown})["clean"] is None
     assert merge_records({"a": unknown, "b": dirty(record())})["clean"] is False
+    moved = {**record(), "code_at_end": {}}
+    assert merge_records({"a": record(), "b": moved})["clean"] is None
+    assert merge_records({"a": record(), "b": dirty(moved)})["clean"] is False
 
 
 def test_records_of_jobs_that_are_no_longer_named_are_passed_over(tmp_path: Path) -> None:
@@ -142,3 +152,28 @@ def test_run_of_uncommitted_code_is_refused(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().err
     assert "2 job(s) ran with uncommitted changes; commit" in said
     assert said.strip().endswith("--forcerun measure_truth.")
+
+
+LATER = "2026-01-02T00:00:00.000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("doubt", "records", "said"),
+    [
+        ("unknown", {"a": of("a"), "b": of(None)}, r"1 job\(s\) do not know which code they ran, as outside"),
+        ("changed", {"a": of("a"), "b": of("a") | {"code_at_end": {"revision": "b"}}}, "saw the code change while"),
+        ("revisions", {"a": of("b", ended=LATER), "b": of("a", rule="adapt")}, "another revision of the code than"),
+    ],
+)
+def test_run_of_no_known_or_of_several_revisions_is_refused_unless_that_is_allowed(
+    tmp_path: Path, doubt: str, records: dict[str, Any], said: str
+) -> None:
+    path = write(tmp_path, **records)
+    with pytest.raises(ConceptBenchError, match=rf"{said}.*--forcerun adapt, or allow it: make record ALLOW={doubt}$"):
+        require_clean(path)
+    require_clean(path, [doubt])
+    others = [name for name in DOUBTS if name != doubt]
+    assert main([str(path), "--allow", *others]) == 1
+    assert main([str(path), "--allow", *DOUBTS]) == 0
+    changes = write(tmp_path, **records, c=dirty(record()))
+    assert main([str(changes), "--allow", *DOUBTS]) == 1

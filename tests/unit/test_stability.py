@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,19 @@ from conceptbench.dictionaries.dictionary import Dictionary
 from conceptbench.dictionaries.normaliser import Normaliser
 from conceptbench.dictionaries.rules import KeepLargest
 from conceptbench.errors import ConceptBenchError
-from conceptbench.measures.stability import LiveLatents, above, chance, compare, live_latents, match
+from conceptbench.figures.dictionary_rows import row_labels, rows_shown
+from conceptbench.figures.stability import draw_stability
+from conceptbench.measures.stability import (
+    DRAWS,
+    LiveLatents,
+    above,
+    compare,
+    floors,
+    live_latents,
+    match,
+    random_floor,
+    shuffled,
+)
 from conceptbench.measures.stages.stability import measure_stability
 
 
@@ -120,9 +133,9 @@ def test_both_sides_must_agree_on_the_partner():
 def test_random_dictionaries_lie_on_the_random_floor():
     rng = np.random.default_rng(3)
     a, b = latents(unit(rng, 120, 16)), latents(unit(rng, 120, 16))
-    floors, values = chance(a, b, rng), compare(a, b)[0]
-    assert values["mcc"] == pytest.approx(floors["floor_random"], abs=0.03)
-    assert abs(above(values["mcc"], floors)) < 0.05
+    lowest, drawn, values = random_floor(a, b, rng), floors([a, b], rng)[0, 1], compare(a, b)[0]
+    assert values["mcc"] == pytest.approx(lowest, abs=0.03)
+    assert abs(above(values["mcc"], lowest, drawn["mcc"])) < 0.05
 
 
 def test_shuffled_floor_knows_the_shape_of_the_cloud():
@@ -134,9 +147,66 @@ def test_shuffled_floor_knows_the_shape_of_the_cloud():
         return latents((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
 
     a, b = flat(100), flat(100)
-    floors, values = chance(a, b, rng), compare(a, b)[0]
-    assert values["mcc"] > floors["floor_random"] + 0.15
-    assert values["mcc"] == pytest.approx(floors["floor_shuffled"], abs=0.05)
+    values = compare(a, b)[0]
+    assert values["mcc"] > random_floor(a, b, rng) + 0.15
+    assert values["mcc"] == pytest.approx(floors([a, b], rng)[0, 1]["mcc"], abs=0.05)
+
+
+def crowded(rng, n=480, d=32):
+    """Latents with no concept, of which those along the main axes of the cloud fire often and strongly."""
+    atoms = rng.standard_normal((n, d)) / np.sqrt(np.arange(1, d + 1))
+    atoms = (atoms / np.linalg.norm(atoms, axis=1, keepdims=True)).astype(np.float32)
+    encoder = atoms + 0.3 * unit(rng, n, d)
+    encoder /= np.linalg.norm(encoder, axis=1, keepdims=True)
+    energy = np.square(np.square(atoms[:, :3]).sum(axis=1)) * rng.lognormal(0, 0.3, n)
+    return LiveLatents(atoms, encoder, energy / energy.sum(), energy, energy**2)
+
+
+def test_unrelated_dictionaries_lie_on_the_floor_of_every_statistic():
+    """Strong latents crowd along the main axes, so unrelated ones are alike: each statistic needs its own floor."""
+    rng = np.random.default_rng(6)
+    a, b = crowded(rng), crowded(rng)
+    values, drawn = compare(a, b)[0], floors([a, b], rng)[0, 1]
+    assert set(drawn) == set(values)
+    assert values["energy_mcc"] > drawn["mcc"] + 0.05 and values["frequency_4"] > drawn["mcc"] + 0.08
+    for statistic in set(values) - {"shared_decoder", "shared_both"}:
+        assert values[statistic] == pytest.approx(drawn[statistic], abs=0.04), statistic
+    assert values["shared_decoder"] == pytest.approx(drawn["shared_decoder"], abs=0.08)
+
+
+def test_shuffled_latents_keep_the_cloud_and_the_strong_ones_but_no_latent():
+    rng = np.random.default_rng(7)
+    true = crowded(rng)
+    made = shuffled(true, rng)
+    assert made.frequency is true.frequency and made.energy is true.energy
+    assert compare(true, made)[0]["mcc"] == pytest.approx(compare(true, crowded(rng))[0]["mcc"], abs=0.05)
+    strong = true.energy >= np.quantile(true.energy, 0.75)
+    for rows, new in ((true.atoms, made.atoms), (true.encoder, made.encoder)):
+        assert np.linalg.norm(new, axis=1) == pytest.approx(np.ones(len(new)), abs=1e-5)
+        for some in (strong, ~strong):
+            assert np.square(new[some, :3]).sum(1).mean() == pytest.approx(
+                np.square(rows[some, :3]).sum(1).mean(), abs=0.06
+            )
+    own = (made.atoms * made.encoder).sum(axis=1)
+    assert own.mean() == pytest.approx((true.atoms * true.encoder).sum(axis=1).mean(), abs=0.05)
+
+
+def test_floors_are_means_over_draws_of_every_pair(monkeypatch):
+    rng, compared = np.random.default_rng(8), []
+
+    def counted(a, b):
+        compared.append((a, b))
+        return {"mcc": float(len(compared))}, "assignment"
+
+    monkeypatch.setattr("conceptbench.measures.stability.compare", counted)
+    runs = [latents(unit(rng, 12, 4)) for _ in range(3)]
+    assert floors(runs[:2], rng) == {(0, 1): {"mcc": pytest.approx((1 + DRAWS) / 2)}} and len(compared) == DRAWS
+    compared.clear()
+    assert set(floors(runs, rng)) == {(0, 1), (0, 2), (1, 2)} and len(compared) == 3
+
+
+def test_a_floor_of_one_leaves_nothing_above_it():
+    assert above(1.0, 1.0) == 0.0 and above(0.5, 0.0, -0.2) == 0.5
 
 
 def dictionary(scale=2.0):
@@ -205,6 +275,13 @@ def test_runs_on_disk_are_compared_in_pairs(tmp_path):
     assert list(mcc.index) == ["0 and 1", "0 and 2", "1 and 2", "all"]
     assert mcc.to_numpy() == pytest.approx(np.ones(4), abs=1e-6)
     assert table.loc[table["statistic"] == "floor_random", "note"].tolist() == ["one draw"]
+    compared = {name for name in set(table["statistic"]) if not name.startswith(("floor", "above"))}
+    chance = {"floor_shuffled", "floor_random", *(f"floor_{name}" for name in compared - {"mcc"})}
+    assert set(table["statistic"]) == compared | chance | {"above_floor"}
+    wide = table.pivot(index="seed", columns="statistic", values="estimate")
+    floor = np.maximum(wide["floor_shuffled"], wide.loc["all", "floor_random"])
+    pairs = ["0 and 1", "0 and 2", "1 and 2"]
+    assert wide["above_floor"][pairs].to_numpy() == pytest.approx(((wide["mcc"] - floor) / (1 - floor))[pairs])
 
     halved = measure_stability(dictionaries, codes, {"b": (Store(atoms), np.arange(6))}, spec | {"halves": ["mine"]})
     pooled = halved[(halved["runs"] == "halves") & (halved["seed"] == "all") & (halved["statistic"] == "mcc")].iloc[0]
@@ -214,11 +291,44 @@ def test_runs_on_disk_are_compared_in_pairs(tmp_path):
 def test_shares_stay_between_zero_and_one(tmp_path):
     spec, dictionaries, codes, _ = learnt_world(tmp_path)
     table = measure_stability(dictionaries, codes, {}, spec)
-    shares = table[table["statistic"].str.startswith("shared")]
-    assert shares["low"].dropna().ge(0).all() and shares["high"].dropna().le(1).all() and len(shares) == 8
+    shares = table[table["statistic"].str.removeprefix("floor_").str.startswith("shared")]
+    assert shares["low"].dropna().ge(0).all() and shares["high"].dropna().le(1).all() and len(shares) == 16
 
 
 def test_without_repetitions_the_table_is_empty_but_has_its_columns(tmp_path):
     spec, dictionaries, codes, _ = learnt_world(tmp_path)
     table = measure_stability(dictionaries, codes, {}, spec | {"seeds_of": {"mine": [0]}})
     assert table.empty and {"statistic", "estimate", "matching", "runs"} <= set(table.columns)
+
+
+# --- as the figure shows it ------------------------------------------------------------------------------------------
+
+
+def test_every_mark_has_its_floor_beside_it(monkeypatch, tmp_path):
+    kept = []
+    monkeypatch.setattr("conceptbench.figures.stability.save_figure", lambda sheet, *_, **__: kept.append(sheet))
+    statistics = ["mcc", "energy_mcc", "shared_decoder", "shared_both", *(f"frequency_{at}" for at in (1, 2, 3, 4))]
+    chance = {name: f"floor_{name}" if name != "mcc" else "floor_shuffled" for name in statistics}
+    ids = {"backbone": "b", "block": 1, "dictionary": "d", "family": "topk", "runs": "seeds", "matching": "assignment"}
+    rest = {"low": np.nan, "high": np.nan, "n": 3, "seed": "all", "note": ""}
+    values = {chance[name]: (at + 1) / 100 for at, name in enumerate(statistics)} | dict.fromkeys(statistics, 0.5)
+    draw_stability(
+        pd.DataFrame([{**ids, "statistic": key, "estimate": values[key], **rest} for key in values]), tmp_path
+    )
+    ticks = [
+        [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "|"] for axes in kept[0].figure.axes
+    ]
+    assert ticks == [[0.01, 0.02], [0.03, 0.04], [0.05, 0.06, 0.07, 0.08]]
+    assert [label.get_text() for label in kept[0].figure.axes[0].get_yticklabels()] == ["d"]
+
+
+def test_names_have_their_hook_point_only_among_several():
+    table = pd.DataFrame({"backbone": "b", "block": 1, "dictionary": ["random", "topk"], "family": ["random", "topk"]})
+    shown, note = rows_shown(table, "b", 1)
+    assert list(shown["dictionary"]) == ["topk", "random"] and note == "Hook point: b · block 1."
+    more = pd.concat([table, table.assign(block=2)], ignore_index=True)
+    assert rows_shown(more, "b", 2)[0]["block"].tolist() == [2, 2, 1, 1] and rows_shown(more, "b", 2)[1] == ""
+    assert row_labels([("b", 1, "x"), ("b", 2, "x")]) == ["b · block 1 · x", "b · block 2 · x"]
+    many = pd.concat([more.assign(dictionary=f"{at}") for at in range(20)], ignore_index=True)
+    cut, note = rows_shown(many, "b", 2)
+    assert set(cut["block"]) == {2} and note == "Hook point: b · block 2; the table has all."

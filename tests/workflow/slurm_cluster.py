@@ -21,6 +21,8 @@ ALL_CORES = ("taskset", "--cpu-list", f"0-{(os.cpu_count() or 1) - 1}")
 CPUS, GPUS, MEMORY_MIB = 8, 2, 32000
 """What the node claims to have, whatever the machine has: no job is refused, and the operating system shares it."""
 
+OURS = "ClusterName=conceptbench"
+"""The first line of our settings, by which those that a killed test has left are known."""
 SLURM_CONF = """\
 ClusterName=conceptbench
 SlurmctldHost={host}(127.0.0.1)
@@ -98,11 +100,16 @@ def missing() -> str | None:
         return f"no {', '.join(absent)}; install Debian's slurm-wlm and munge"
     if os.geteuid() != 0:
         return f"only root may write {SETTINGS}/slurm.conf, where the jobs of SLURM read it"
-    if (SETTINGS / "slurm.conf").exists():
+    if foreign(SETTINGS / "slurm.conf"):
         return f"{SETTINGS}/slurm.conf exists: this machine has a SLURM of its own"
     if (os.cpu_count() or 1) < 2:
         return "rules of two threads compute the same only on two cores"
     return None
+
+
+def foreign(settings: Path) -> bool:
+    """Whether there are settings that are not ours; ours, left by a killed test, are written anew."""
+    return settings.exists() and OURS not in settings.read_text().splitlines()
 
 
 @contextmanager

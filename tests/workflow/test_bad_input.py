@@ -1,5 +1,6 @@
 """Bad input ends in one sentence that names the remedy, a failed exit, and nothing half-written."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from .processes import session
 from .workspace import Workspace
 
 pytestmark = pytest.mark.workflow
@@ -70,6 +72,22 @@ def test_store_of_a_backbone_of_the_same_name_with_other_weights(workspace: Work
     assert not list(codes.rglob("*.safetensors"))
 
 
+def test_adapted_store_of_another_adapter(workspace: Workspace) -> None:
+    """As when the store was copied from another run: backbone and block are right, the adapter is another."""
+    folder = workspace.results / "adapters" / "clip-tiny" / "flora" / "maple"
+    adapted = workspace.results / "adapted" / "clip-tiny" / "flora" / "maple"
+    weights = folder / "seed0" / "adapter.safetensors"
+    changed = weights.read_bytes() + b" "
+    weights.unlink()  # a link to the one of other tests
+    weights.write_bytes(changed)
+    (adapted / "codes.json").unlink()
+    target = str((adapted / "codes.json").relative_to(workspace.folder))
+    done = workspace.snakemake(target, "--allowed-rules", "encode_adapted", check=False)
+    assert_refused(done, "Error in rule encode_adapted:")
+    assert f"but '{hashlib.sha256(changed).hexdigest()}' is needed; record it again" in done.stdout
+    assert not (adapted / "codes.json").exists()
+
+
 def test_a_disk_that_is_too_small_is_said_before_the_run_starts(empty: Workspace) -> None:
     overlay = {"datasets": {"scenes": {"sizes": {"test": 10**12}}}}
     done = empty.snakemake(overlay=overlay, check=False)
@@ -79,18 +97,13 @@ def test_a_disk_that_is_too_small_is_said_before_the_run_starts(empty: Workspace
 
 
 def test_two_runs_on_one_results_folder(empty: Workspace) -> None:
+    """Of one checkout; test_one_run.py has two, and two configurations."""
     target = "results/smoke/backbones/random-local/card.json"
-    first = subprocess.Popen(
-        empty.command(target),
-        cwd=empty.folder,
-        env=empty.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-    )
-    locks, deadline = empty.folder / ".snakemake" / "locks", time.monotonic() + 60
-    while not (locks.is_dir() and list(locks.iterdir())) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    done = empty.snakemake(target, check=False)
-    assert first.wait(timeout=300) == 0
+    with session(empty.command(target), empty.folder, empty.environment, subprocess.DEVNULL) as first:
+        locks, deadline = empty.folder / ".snakemake" / "locks", time.monotonic() + 60
+        while not (locks.is_dir() and list(locks.iterdir())) and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        done = empty.snakemake(target, check=False)
+        assert first.wait(timeout=300) == 0
     assert_refused(done, "Directory cannot be locked")
     assert (empty.folder / target).is_file()

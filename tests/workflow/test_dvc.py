@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from .test_record import git, make
+from .test_record import KNOWN, git, make
 from .workspace import ROOT, SMOKE, Workspace
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -52,7 +52,7 @@ def recorded(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
     git(author.folder, "config", "user.email", "test@example.org")
     git(author.folder, "add", ".")
     git(author.folder, "commit", "--quiet", "--message", "Smoke run")
-    make(author, "record")
+    make(author, "record", KNOWN)
     git(author.folder, "add", "dvc.lock")
     git(author.folder, "commit", "--quiet", "--message", "Record")
     yield author

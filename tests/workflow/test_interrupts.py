@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from .processes import TAIL, kill, session
 from .workspace import TIMEOUT, Workspace
 
 pytestmark = pytest.mark.workflow
@@ -37,16 +36,13 @@ def finished_shards(journal: Path) -> int:
 def kill_at_first_shard(workspace: Workspace) -> None:
     """Start the recording and kill all its processes as soon as one shard is complete."""
     journal = workspace.folder / "results/killed/.work/activations/random-local/scenes/journal.json"
-    command = workspace.command(f"{RECORDED}/manifest.json", overlay=LARGER)
-    with (workspace.folder / "killed.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=workspace.folder, env=workspace.environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + TIMEOUT
-    while not finished_shards(journal) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert process.poll() is None, (workspace.folder / "killed.log").read_text()[-3000:]
-    for running in [*psutil.Process(process.pid).children(recursive=True), process]:
-        running.kill()
-    process.wait()
+    command, log = workspace.command(f"{RECORDED}/manifest.json", overlay=LARGER), workspace.folder / "killed.log"
+    with log.open("w") as out, session(command, workspace.folder, workspace.environment, out) as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not finished_shards(journal) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None, log.read_text()[-TAIL:]
+        kill(process)
     assert not (workspace.folder / RECORDED / "manifest.json").exists(), "the recording was over before the kill"
     assert finished_shards(journal)
 

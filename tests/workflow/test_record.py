@@ -15,6 +15,8 @@ from .workspace import Workspace, planned_rules
 
 pytestmark = pytest.mark.workflow
 
+KNOWN = "ALLOW=unknown"
+"""The copies in which tests compute are no git checkouts."""
 OPTIONS = "SNAKEMAKE_OPTIONS=--configfile examples/smoke.yaml"
 
 
@@ -23,10 +25,10 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def make(workspace: Workspace, target: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def make(workspace: Workspace, target: str, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a make target with the Python of the tests instead of .venv."""
     tools = Path(shutil.which("snakemake", path=workspace.environment["PATH"]) or "").parent
-    settings = ["--old-file=environment", f"BIN={tools}", "EXPERIMENT=smoke", "CORES=1", OPTIONS]
+    settings = ["--old-file=environment", f"BIN={tools}", "EXPERIMENT=smoke", "CORES=1", OPTIONS, *options]
     return workspace.run("make", *settings, target, check=check)
 
 
@@ -43,7 +45,9 @@ def recorded(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
     assert "The checkout has changes" in make(author, "record", check=False).stdout
     git(author.folder, "add", ".")
     git(author.folder, "commit", "--quiet", "--message", "Smoke run")
-    make(author, "record")
+    refused = make(author, "record", check=False)
+    assert refused.returncode != 0 and "do not know which code they ran" in refused.stdout
+    make(author, "record", KNOWN)
     git(author.folder, "add", "dvc.lock")
     git(author.folder, "commit", "--quiet", "--message", "Record")
     yield author.folder

@@ -18,7 +18,7 @@ TABLES = {
     *("kinds_null", "latents", "overlap", "overlap_points", "overlap_regions", "runtime", "runtime_summary"),
     *("truth_comparison", "truth_counterfactual", "truth_factors", "truth_matching", "truth_patches"),
     *("truth_permutation", "truth_summary"),
-    *("association", "association_agreement", "concepts", "masking", "masking_balance"),
+    *("association", "association_agreement", "association_shown", "concepts", "masking", "masking_balance"),
     *("masking_changes", "masking_contrasts", "remapping", "validity"),
     *("claims", "claim_parts"),
 }

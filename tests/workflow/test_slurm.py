@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
 
 from .equality import differing
-from .slurm_cluster import Cluster, cluster, missing
+from .slurm_cluster import SLURM_CONF, Cluster, cluster, foreign, missing
 from .workspace import ROOT, SMOKE, TIMEOUT, Workspace, copy_tree
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -133,6 +134,15 @@ class TestOnSlurm:
         assert [(job.rule, len(job.gpus)) for job in again] == [("encode_codes", 1)]
         record = on_cluster.workspace.results / "jobs" / "encode_codes" / "random-local.scenes.json"
         assert json.loads(record.read_text())["gpus_granted"] == 1
+
+
+def test_settings_that_a_killed_test_left_are_not_those_of_another_cluster(tmp_path: Path) -> None:
+    settings = tmp_path / "slurm.conf"
+    assert not foreign(settings)
+    settings.write_text(SLURM_CONF)
+    assert not foreign(settings)
+    settings.write_text(SLURM_CONF.replace("ClusterName=conceptbench", "ClusterName=conceptbench-2"))
+    assert foreign(settings)
 
 
 def test_gres_profile_names_every_rule_with_a_gpu() -> None:

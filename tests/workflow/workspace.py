@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from .processes import TAIL, finish
+
 ROOT = Path(__file__).parents[2]
 TREE = (
     *("Snakefile", "Makefile", "config.yaml", "pyproject.toml", "requirements.lock", "rules", "scripts", "src"),
@@ -57,18 +59,9 @@ class Workspace:
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the copy; standard output and error come back as one text."""
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        done = finish(command, self.folder, self.environment, TIMEOUT)
         if check and done.returncode:
-            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-TAIL:]}")
         return done
 
     def snakemake(
@@ -114,10 +107,10 @@ def planned_rules(text: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
 
 
-def copy_tree(folder: Path) -> Workspace:
-    """Copy what the workflow needs of the checkout, without anything computed."""
+def copy_tree(folder: Path, checkout: Path = ROOT) -> Workspace:
+    """Copy what the workflow needs of a checkout, without anything computed."""
     for name in TREE:
-        source, target = ROOT / name, folder / name
+        source, target = checkout / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

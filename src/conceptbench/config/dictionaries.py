@@ -73,6 +73,9 @@ class Dictionaries(Section):
     live: bool = False
     """Learn from the backbone itself, a pass over the images for each block and epoch, instead of from stored
     activations; of the train split nothing is stored then, and memory and disk do not grow with it."""
+    gpus: Count = 1
+    """GPUs of one machine that learn the dictionaries of a backbone together, a process on each; the result does not
+    depend on it beyond the order of sums. TopK and ReLU-L1 are divided among them, other methods are not."""
     methods: Annotated[dict[Name, DictionaryMethod], Field(min_length=1)]
     """Dictionaries by name."""
     halves: tuple[Name, ...] = ()

@@ -1,5 +1,7 @@
 """Grids of dictionaries: an option that is a list stands for one dictionary for each of its values."""
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Final, get_origin
@@ -11,6 +13,8 @@ from conceptbench.errors import ConceptBenchError
 
 EACH: Final = "one dictionary for each"
 """Title of the lists that `allow_lists` adds to the schema."""
+SPARSITY: Final = ("k", "l1", "sparsity")
+"""Options that set how many latents fire: the first of them that a method has and gives a value."""
 
 
 def allow_lists(schema: dict[str, Any]) -> None:
@@ -58,3 +62,39 @@ def _cells(name: str, written: Any, sections: Mapping[str, type[BaseModel]]) -> 
             raise ConceptBenchError(f"'dictionaries.methods.{name}.{key}' is an empty list; give it a value.")
     cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     return [("-".join([name, *(slug(*item) for item in cell.items())]), {**written, **cell}) for cell in cells]
+
+
+def configured_names(methods: Mapping[str, BaseModel]) -> dict[str, str]:
+    """Return what each dictionary is called when its sparsity is left aside: `topk-lr0p1` for `topk-k8-lr0p1`.
+
+    Dictionaries that share this name differ in nothing but the option of `SPARSITY`, so they are points of one curve of
+    error against sparsity. One that shares it with none, or with others that differ in more, keeps its own name.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for name, section in methods.items():
+        members[_stem(name, section)].append(name)
+    found = {}
+    for stem, names in members.items():
+        kinds = [methods[name].model_dump(exclude={_sparsity(methods[name])}) for name in names]
+        alike = len(names) > 1 and all(kind == kinds[0] for kind in kinds)
+        found.update({name: stem if alike else name for name in names})
+    return {name: found[name] for name in methods}
+
+
+def _sparsity(section: BaseModel) -> str:
+    """Return the option that sets how many latents fire; empty without one."""
+    return next((option for option in SPARSITY if getattr(section, option, None) is not None), "")
+
+
+def _stem(name: str, section: BaseModel) -> str:
+    """Return the name without the part that says its sparsity, whichever way the number was written."""
+    option = _sparsity(section)
+    parts = re.finditer(rf"-{option}-?(\d[\dpe-]*?)(?=-[a-z]|$)", name) if option else ()
+    for part in reversed(list(parts)):
+        try:
+            same = float(part[1].replace("p", ".")) == float(getattr(section, option))
+        except ValueError:  # another word that begins like the option
+            continue
+        if same:
+            return name[: part.start()] + name[part.end() :]
+    return name

@@ -38,8 +38,29 @@ def _measure_concepts(config: Config) -> Spec:
     return {**_shared(config), "concepts": _plain(config.measures.concepts), "random_dictionaries": random[:1]}
 
 
+def associated(config: Config) -> tuple[str, ...]:
+    """Return the adaptations whose association is measured: those that are named, or all but zero-shot.
+
+    One that changes the text side alone remaps too: the same latents come to speak for other classes.
+    """
+    concepts, methods = config.measures.concepts, config.adaptations.methods
+    if concepts is None:
+        return ()
+    if concepts.methods is not None:
+        return concepts.methods
+    return tuple(name for name, spec in methods.items() if spec.method != "zero-shot")
+
+
+def _maple(config: Config) -> str | None:
+    """Return the adaptation that stands for MaPLe."""
+    return next((name for name, spec in config.adaptations.methods.items() if spec.method == "maple"), None)
+
+
 def _measure_association(config: Config) -> Spec:
-    return {**_shared(config), "concepts": _plain(config.measures.concepts)}
+    """Return what the association is measured on; `shown` is the adaptation that the figure has room for."""
+    names, maple = associated(config), _maple(config)
+    shown = maple if maple in names else next(iter(names), None)
+    return {**_shared(config), "concepts": _plain(config.measures.concepts), "shown": shown}
 
 
 def _measure_validity(config: Config) -> Spec:
@@ -77,7 +98,8 @@ def _measure_claims(config: Config) -> Spec:
         "block": measures.block,
         "dictionary": measures.dictionary,
         "dictionaries": options,
-        "adaptation": next((name for name, spec in chosen.methods.items() if spec.method == "maple"), None),
+        "adaptation": _maple(config),
+        "prompts": [name for name, spec in chosen.methods.items() if spec.method in PROMPT_METHODS],
         "tasks": {task: config.datasets[task].kind for task in chosen.tasks},
         "train_on": config.dictionaries.train_on,
         "seed": config.seed,
@@ -85,6 +107,8 @@ def _measure_claims(config: Config) -> Spec:
     }
 
 
+PROMPT_METHODS: Final = ("coop", "cocoop", "vpt-deep", "ivlp", "maple", "promptsrc")
+"""Methods that learn prompts, of which a claim on prompt adaptation speaks."""
 REMAPPING_STAGES: Final[Mapping[str, Callable[..., Spec]]] = {
     "measure_masking": _measure_masking,
     "measure_concepts": _measure_concepts,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from conceptbench.config.dictionaries import DictionaryMethod
 from conceptbench.config.dictionary_methods import Own
+from conceptbench.config.grid import configured_names
 from conceptbench.config.kinds import Kinds
 from conceptbench.config.model import Config
 from conceptbench.config.names import nearest
@@ -68,7 +69,7 @@ def _repetitions(config: Config, method: str) -> list[int]:
 
 
 def _learn_dictionaries(config: Config, *, backbone: str) -> Spec:
-    section = _plain(config.dictionaries, exclude=None if config.dictionaries.live else {"live"})
+    section = _plain(config.dictionaries, exclude={"gpus"} if config.dictionaries.live else {"gpus", "live"})
     computed = _precision(config) if config.dictionaries.live else {}
     sources = _sources(config.dictionaries.methods)
     return {**_dictionary_grid(config, backbone), "seed": config.seed, **section, **computed, **sources}
@@ -212,11 +213,16 @@ def _ranked(config: Config) -> Spec:
 
 
 def _measure_pareto(config: Config) -> Spec:
-    return {"dictionaries": _ranked(config)["dictionaries"]}
+    """Curves join dictionaries of one configured name, which differ in their sparsity alone."""
+    return {"dictionaries": _ranked(config)["dictionaries"], "configured": _configured(config)}
 
 
 def _measure_leaderboard(config: Config) -> Spec:
-    return _ranked(config)
+    return {**_ranked(config), "configured": _configured(config)}
+
+
+def _configured(config: Config) -> dict[str, str]:
+    return dict(sorted(configured_names(config.dictionaries.methods).items()))
 
 
 def _measure_kinds(config: Config) -> Spec:

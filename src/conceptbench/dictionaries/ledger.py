@@ -2,7 +2,8 @@
 
 A part is one call of `learn_many`. While it learns, its checkpoints lie in a folder of its own; when its dictionaries
 are saved, a record of them takes their place. All of it stands under a key of everything that the job depends on, so
-a job with other parameters, data or code finds nothing.
+a job with other parameters, data or code finds nothing. In a group of processes that learn together (`distributed`) the
+first one looks and saves.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import TypeAlias
 
 from conceptbench.dictionaries.checkpoint import CheckpointPolicy
 from conceptbench.dictionaries.dictionary import Dictionary
+from conceptbench.dictionaries.distributed import is_first, of_first
 from conceptbench.dictionaries.storage import load_dictionary
 from conceptbench.errors import ConceptBenchError
 from conceptbench.tables import read_json, write_json
@@ -39,17 +41,19 @@ class Ledger:
             place: from the name and the seed of a dictionary to its folder.
         """
         record = self._folder / f"{name}.json"
-        if (done := _still_there(record, place)) is not None:
+        if (done := of_first(_still_there(record, place) if is_first() else None)) is not None:
             return done
         policy = CheckpointPolicy(self._folder / name)
         folders: Folders = {}
         digests = []
         for (dictionary, seed), learnt in learn(policy).items():
             folders[dictionary, seed] = place(dictionary, seed)
-            learnt.save(folders[dictionary, seed])
+            if is_first():
+                learnt.save(folders[dictionary, seed])
             digests.append([dictionary, seed, learnt.digest])
-        write_json(digests, record)
-        policy.clear()
+        if is_first():
+            write_json(digests, record)
+            policy.clear()
         return folders
 
     def close(self) -> None:

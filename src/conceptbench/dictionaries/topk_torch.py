@@ -42,7 +42,7 @@ def aux_error(
 
 
 class TorchTopK(AutogradStep):
-    """The same step by automatic differentiation on any device: reference of the fused one, and used on a GPU."""
+    """The same step by automatic differentiation on any device: reference of the others, used where neither runs."""
 
     def __init__(self, parameters: Parameters, spec: TopK) -> None:
         """Start Adam at zero moments."""

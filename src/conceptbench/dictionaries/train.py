@@ -19,6 +19,7 @@ from conceptbench.dictionaries.checkpoint import (
     save_checkpoint,
 )
 from conceptbench.dictionaries.dictionary import Dictionary
+from conceptbench.dictionaries.distributed import is_first, wait_for_all
 from conceptbench.dictionaries.evaluate import evaluate
 from conceptbench.dictionaries.learner import Precision, Sample, Setting
 from conceptbench.dictionaries.methods import learner_of
@@ -85,7 +86,8 @@ def learn_many(
     """Learn every specification with every seed on one pass over the tokens per epoch.
 
     Saving the dictionaries is left to the caller; only checkpoints are written here, when they are asked for. They stay
-    when all is learnt, so that nothing is lost before the caller has saved and calls `CheckpointPolicy.clear`.
+    when all is learnt, so that nothing is lost before the caller has saved and calls `CheckpointPolicy.clear`. In a
+    group of processes (`distributed`) the first one writes them, and all of them read the same ones.
 
     Args:
         specs: what to learn; names are unique.
@@ -125,7 +127,7 @@ def learn_many(
     del start
     lengths = list(book.resume(trainers)) if book else []
     groups = lockstep(trainers, place)
-    _read(groups, FirstAgain(head, first, epochs), d, tokens_per_epoch, lengths, book, progress)
+    _read(groups, FirstAgain(head, first, epochs), d, tokens_per_epoch, lengths, book, progress and is_first())
     waiting = {id(trainer): group.tokens_waiting for group in groups for trainer in group.trainers}
     return {(t.spec.name, t.seed): _finish(t, waiting[id(t)], held_out, provenance, device) for t in trainers}
 
@@ -222,6 +224,7 @@ class _Book:
                 if progress := load_checkpoint(path, identity, trainer.learner, trainer.generator):
                     trainer.resume(progress)
                     known = max(known, progress.epochs, key=len)
+        wait_for_all()  # the first process writes new checkpoints only when all have read the old ones
         return known
 
     def note(self, tokens: int, groups: Sequence[Lockstep], epochs: tuple[int, ...]) -> None:
@@ -230,6 +233,8 @@ class _Book:
         if self._since < self._policy.every_tokens:
             return
         self._since = 0
+        if not is_first():
+            return
         for trainer in (trainer for group in groups for trainer in group.trainers):
             if trainer.steps and isinstance(trainer.learner, Resumable):
                 progress = Progress(trainer.steps, trainer.tokens, trainer.seconds, epochs)

@@ -1,6 +1,6 @@
 """Accuracy before and after adaptation: base classes, novel classes and their harmonic mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from conceptbench.figures.style import (
     INTERVAL,
     POOLED_SEED,
     Key,
-    colours,
     dodge,
     figure_look,
     in_order,
+    looks,
     mark,
-    markers,
     missing_text,
     new_sheet,
     require,
@@ -54,10 +53,8 @@ def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] 
         save_empty(title, "The table holds no accuracies.", shown, stem, formats=formats, dpi=dpi)
         return
     tasks, methods = in_order(shown["task"]), in_order(shown["method"], (BEFORE,))
-    colour, marker = colours(methods, FIXED), markers(methods)
-    keys = [
-        Key(f"{method}{' (before)' if method == BEFORE else ''}", colour[method], marker[method]) for method in methods
-    ]
+    look = looks(methods, FIXED)
+    keys = [Key(f"{method}{' (before)' if method == BEFORE else ''}", *look[method]) for method in methods]
     halves = {task: in_order(shown.loc[shown["task"] == task, "half"], HALVES) for task in tasks}
     widest = max(len(names) for names in halves.values())
     panel = max(2.3, 0.5 + widest * (0.5 + 0.17 * len(methods)))
@@ -69,7 +66,7 @@ def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] 
     )  # fmt: skip
     grid = sheet.body.subplots(down, across, sharey=True, squeeze=False)
     for axes, task in zip(grid.ravel(), tasks, strict=False):
-        _panel(axes, shown[shown["task"] == task], halves[task], methods, colour, marker)
+        _panel(axes, shown[shown["task"] == task], halves[task], look)
         axes.set_title(task)
     for axes in grid.ravel()[len(tasks) :]:
         axes.set_axis_off()
@@ -78,33 +75,24 @@ def draw_accuracy(accuracy: pd.DataFrame, stem: Path, *, formats: Sequence[str] 
     save_figure(sheet, shown, stem, formats=formats, dpi=dpi)
 
 
-def _panel(
-    axes: Axes,
-    rows: pd.DataFrame,
-    halves: Sequence[str],
-    methods: Sequence[str],
-    colour: dict[str, str],
-    marker: dict[str, str],
-) -> None:
-    offsets = dodge(len(methods), min(0.6 if len(methods) <= 4 else 0.82, 0.2 * len(methods)))
-    beside = min(0.08, 0.3 / len(methods))
+def _panel(axes: Axes, rows: pd.DataFrame, halves: Sequence[str], look: Mapping[str, tuple[str, str]]) -> None:
+    offsets = dodge(len(look), min(0.6 if len(look) <= 4 else 0.82, 0.2 * len(look)))
+    beside = min(0.08, 0.3 / len(look))
     for at, half in enumerate(halves):
-        for offset, method in zip(offsets, methods, strict=True):
+        for offset, (method, (colour, marker)) in zip(offsets, look.items(), strict=True):
             mine = rows[(rows["half"] == half) & (rows["method"] == method)]
             single = mine[mine["seed"] != POOLED_SEED]
             pooled = mine[mine["seed"] == POOLED_SEED]
             here = at + offset
             if len(single) > 1:
                 axes.plot(
-                    [here + beside] * len(single), 100 * single["estimate"], "o", ms=2.8, color=colour[method],
+                    [here + beside] * len(single), 100 * single["estimate"], "o", ms=2.8, color=colour,
                     alpha=0.7, mew=0, zorder=2,
                 )  # fmt: skip
             for _, row in pooled.iterrows():
-                mark(
-                    axes, row, here, colour=colour[method], marker=marker[method], horizontal=False, scale=100.0, size=6
-                )
+                mark(axes, row, here, colour=colour, marker=marker, horizontal=False, scale=100.0, size=6)
             if not pooled["estimate"].notna().any():
-                missing_text(axes, "n/a", here, 3, ha="center", color=colour[method])
+                missing_text(axes, "n/a", here, 3, ha="center", color=colour)
     axes.set_xticks(range(len(halves)), [HALF_LABELS.get(half, spell(half)) for half in halves])
     axes.set_xlim(-0.6, len(halves) - 0.4)
     axes.set_ylim(0, 102)

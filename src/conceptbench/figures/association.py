@@ -1,4 +1,4 @@
-"""What speaks for a class before and after adaptation: the latents that gained and lost, with their exemplars."""
+"""What speaks for a class before and after adaptation: the latents whose effect rose and fell, with their exemplars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from conceptbench.figures.style import (
     figure_look,
     in_order,
     mark,
+    missing_text,
     new_sheet,
     require,
     save_empty,
@@ -29,46 +30,66 @@ from conceptbench.figures.style import (
     tidy,
 )
 
-COLUMNS = ("task", "method", "label", "class_name", "latent", "zero_shot", "adapted", "change", "seed")
-REMAPPING = ("task", "method", "label", "class_name", "seed", "estimate", "low", "high", "n", "note")
-BEFORE = Key("before adaptation", PALETTE[0], "s")
-AFTER = Key("after adaptation", PALETTE[1], "D")
-KINDS = ("gained", "lost")
-PICTURES = ("images", "maps", "latent", "change", "label", "method", "task")
+COLUMNS = (
+    "task", "method", "label", "class_name", "latent", "change", "model", "effect", "estimate", "low", "high", "n",
+    "seed", "note",
+)  # fmt: skip
+REMAPPING = (
+    "task", "method", "dictionary", "label", "class_name", "seed", "estimate", "low", "high", "n", "note",
+)  # fmt: skip
+VALIDITY = ("task", "method", "dictionary", "statistic", "seed", "estimate", "margin", "exceeds")
+SIDES = {
+    "zero-shot": Key("before adaptation", PALETTE[0], "s", ""),
+    "adapted": Key("after adaptation", PALETTE[1], "D", ""),
+}
+EXACT = Key("by removing the latent (bars: to first order)", "#000000", "x", "")
+FOLLOWED = "followed"
+KINDS = ("rose", "fell")
+HEADS = {"rose": "rose: speaks more for the class", "fell": "fell: speaks less for it, or against it"}
+PICTURES = ("images", "maps", "latent", "change", "model", "label", "method", "task")
 
 
 @figure_look()
 def draw_association(
-    association: pd.DataFrame,
+    association_shown: pd.DataFrame,
     remapping: pd.DataFrame,
+    validity: pd.DataFrame,
     pictures: Path,
     stem: Path,
     *,
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw a row a task (its first adaptation): remapping of every class, and the most remapped class in detail.
+    """Draw a row a task: remapping of every class under the adaptation that is shown, and one class in detail.
 
     Args:
-        association, remapping: tables. pictures: .npz with the exemplars of the latents shown.
+        association_shown, remapping, validity: tables. pictures: .npz with the exemplars of the latents shown.
     """
-    table = require(association, "association", COLUMNS)
+    table = require(association_shown, "association_shown", COLUMNS)[list(COLUMNS)]
     remapped = require(remapping, "remapping", REMAPPING)
-    remapped = remapped[remapped["seed"] == POOLED_SEED].reset_index(drop=True)
+    remapped = remapped.loc[remapped["seed"] == POOLED_SEED, list(REMAPPING)].reset_index(drop=True)
+    fits = require(validity, "validity", VALIDITY)
     title = "Which latents speak for a class, before and after adaptation?"
     if table.empty:
-        save_empty(title, "No adaptation was compared.", remapped[list(REMAPPING)], stem, formats=formats, dpi=dpi)
+        save_empty(title, "No adaptation was compared.", remapped, stem, formats=formats, dpi=dpi)
         return
     arrays = _load(pictures)
     tasks = [(task, str(table.loc[table["task"] == task, "method"].iloc[0])) for task in in_order(table["task"])]
-    sheet = new_sheet(title, width=11.0, height=4.1 * len(tasks), keys=[BEFORE, AFTER], notes=_notes())
+    sheet = new_sheet(
+        title,
+        width=11.0,
+        height=4.1 * len(tasks),
+        keys=[*SIDES.values(), EXACT],
+        notes=[*_notes(), *(_validity(fits, *pair) for pair in tasks)],
+    )
     strips = sheet.body.subfigures(len(tasks), 1, squeeze=False)
-    shown = []
     for (task, method), strip in zip(tasks, strips[:, 0], strict=True):
-        mine = remapped[(remapped["task"] == task) & (remapped["method"] == method)]
+        sides: Any = strip.subfigures(1, 2, width_ratios=[1.0, 2.6])
+        _classes(sides[0].subplots(), remapped[(remapped["task"] == task) & (remapped["method"] == method)])
         at = np.flatnonzero((arrays["task"] == task) & (arrays["method"] == method))
-        shown.append(_row(strip, table[(table["task"] == task) & (table["method"] == method)], mine, arrays, at))
-    save_figure(sheet, pd.concat([remapped, *shown], ignore_index=True), stem, formats=formats, dpi=dpi)
+        _detail(sides[1], table[table["task"] == task], {name: values[at] for name, values in arrays.items()})
+    values = pd.concat([remapped, table], ignore_index=True)
+    save_figure(sheet, values, stem, formats=formats, dpi=dpi)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -81,26 +102,15 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         raise ConceptBenchError(f"Pictures {path} are unreadable ({error}); delete the file and run again.") from error
 
 
-def _row(
-    strip: SubFigure,
-    table: pd.DataFrame,
-    remapped: pd.DataFrame,
-    arrays: dict[str, NDArray[Any]],
-    at: NDArray[np.int64],
-) -> pd.DataFrame:
-    """One task: classes on the left, the latents of one class with their exemplars on the right."""
-    sides: Any = strip.subfigures(1, 2, width_ratios=[1.0, 2.6])
-    left, right = sides
-    _classes(left.subplots(), remapped)
-    label = int(arrays["label"][at[0]])
-    mine = table[(table["label"] == label) & (table["seed"] == table["seed"].iloc[0])]
-    lines = max(int((arrays["change"][at] == kind).sum()) for kind in KINDS)
+def _detail(right: SubFigure, table: pd.DataFrame, arrays: dict[str, NDArray[Any]]) -> None:
+    """The latents of one class with their exemplars: those that rose on the left, those that fell on the right."""
+    lines = max(int((arrays["change"] == kind).sum()) for kind in KINDS)
     ranks = arrays["images"].shape[1]
     grid = right.subplots(lines, 2 * (1 + ranks), width_ratios=[1.9, *[1] * ranks] * 2, squeeze=False)
-    shown = []
+    ends = table[["estimate", "low", "high"]].to_numpy()
     for half, kind in enumerate(KINDS):
         column = half * (1 + ranks)
-        chosen = at[arrays["change"][at] == kind]
+        chosen = np.flatnonzero(arrays["change"] == kind)
         for line in range(lines):
             cells = grid[line, column : column + 1 + ranks]
             if line >= len(chosen):
@@ -108,27 +118,31 @@ def _row(
                     axes.set_axis_off()
                 continue
             item = chosen[line]
-            latent = mine[mine["latent"] == arrays["latent"][item]].iloc[0]
-            _bars(cells[0], latent, mine, last=line == lines - 1)
+            latent = int(arrays["latent"][item])
+            _bars(cells[0], table[table["latent"] == latent], ends, last=line == lines - 1)
+            cells[0].set_yticks([0.5], [str(latent)])
             _images(cells[1:], arrays["images"][item], arrays["maps"][item])
-            shown.append(latent)
-        grid[0, column].set_title(f"{kind}", loc="left")
-    name = str(mine["class_name"].iloc[0])
-    right.suptitle(
-        f"{mine['task'].iloc[0]}: class {name} under {mine['method'].iloc[0]}", fontsize=10, x=0.02, ha="left"
-    )
-    return pd.DataFrame(shown)[list(COLUMNS)]
+        grid[0, column].set_title(HEADS[kind], loc="left", fontsize=8.5)
+    first = table.iloc[0]
+    heading = f"{first['task']}: class {first['class_name']} under {first['method']}"
+    right.suptitle(heading, fontsize=10, x=0.02, ha="left")
 
 
 def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
-    """Remapping of every class, the largest first, and their mean."""
-    classes = remapped[remapped["label"] >= 0].sort_values("estimate", ascending=False)
-    rows = pd.concat([remapped[remapped["label"] < 0], classes])
+    """Remapping of every class, the largest first, below their mean and that by the dictionary learnt again."""
+    followed = remapped["dictionary"] == FOLLOWED
+    means = remapped[remapped["label"] < 0].sort_values("dictionary", key=lambda column: column != FOLLOWED)
+    classes = remapped[followed & (remapped["label"] >= 0)].sort_values("estimate", ascending=False)
+    rows = pd.concat([means, classes])
     axes.axvline(0, color="#8C8C8C", lw=1)
+    names = []
     for at, (_, row) in enumerate(rows.iterrows()):
-        first = row["label"] < 0
-        mark(axes, row, at, colour="#000000" if first else PALETTE[2], marker="D" if first else "o", size=4.6)
-    names = ["mean" if row["label"] < 0 else str(row["class_name"]) for _, row in rows.iterrows()]
+        mean, own = row["label"] < 0, row["dictionary"] == FOLLOWED
+        colour = "#000000" if mean else PALETTE[2]
+        mark(axes, row, at, colour=colour, marker="D" if mean else "o", hollow=not own, size=4.6)
+        if not np.isfinite(row["estimate"]):
+            missing_text(axes, str(row["note"]) or "not defined", 0.02, at)
+        names.append(("mean" if own else "mean, relearnt") if mean else str(row["class_name"]))
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("remapping")
@@ -136,15 +150,21 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
     tidy(axes)
 
 
-def _bars(axes: Axes, latent: "pd.Series[Any]", mine: pd.DataFrame, *, last: bool) -> None:
-    ends = mine[mine["change"].isin(KINDS)][["zero_shot", "adapted"]].to_numpy()
+def _bars(axes: Axes, rows: pd.DataFrame, ends: NDArray[np.float64], *, last: bool) -> None:
+    """First-order effect under both models with its interval, and the exact one; all latents of a task alike."""
     axes.axvline(0, color="#8C8C8C", lw=1)
-    for at, (column, key) in enumerate((("zero_shot", BEFORE), ("adapted", AFTER))):
-        axes.barh(at, latent[column], height=0.62, color=key.colour)
-    margin = 0.08 * max(float(np.ptp(ends)), 1e-9)
-    axes.set_xlim(min(float(ends.min()), 0) - margin, max(float(ends.max()), 0) + margin)
+    for at, (side, key) in enumerate(SIDES.items()):
+        mine = rows[rows["model"] == side].set_index("effect")
+        value, exact = mine.loc["first order"], mine["estimate"]["exact"]
+        axes.barh(at, value["estimate"], height=0.62, color=key.colour)
+        if np.isfinite(value["low"]):
+            axes.plot([value["low"], value["high"]], [at, at], color="#404040", lw=1.2, solid_capstyle="butt")
+        if value["n"]:
+            axes.plot([exact], [at], ls="", marker="x", color=EXACT.colour, ms=4.5, mew=1.1)
+    low, high = min(float(np.nanmin(ends)), 0.0), max(float(np.nanmax(ends)), 0.0)
+    margin = 0.08 * max(high - low, 1e-9)
+    axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(1.6, -0.6)
-    axes.set_yticks([0.5], [f"{int(latent['latent'])}"])
     axes.tick_params(axis="y", length=0)
     if last:
         axes.set_xlabel("logits", fontsize=8)
@@ -161,12 +181,30 @@ def _images(cells: NDArray[Any], images: NDArray[np.uint8], maps: NDArray[np.flo
             axes.imshow(overlay(image, heat / (top or 1.0)), interpolation="nearest")
 
 
+def _validity(fits: pd.DataFrame, task: str, method: str) -> str:
+    """A sentence on whether the dictionary still explains the adapted model; nothing where activations are shared."""
+    mine = fits[(fits["task"] == task) & (fits["method"] == method) & (fits["seed"] == POOLED_SEED)]
+    mine = mine[(mine["dictionary"] == FOLLOWED) & (mine["statistic"] == "fvu_rise")]
+    if mine.empty:
+        return ""
+    row = mine.iloc[0]
+    verdict = "more than" if row["exceeds"] else "within"
+    return (
+        f"On {task} under {method} the dictionary's FVU differs from that on the zero-shot activations by "
+        f"{row['estimate']:+.3f}, {verdict} the margin of {row['margin']:.2f}"
+        + (": what its latents say about the adapted model is less certain." if row["exceeds"] else ".")
+    )
+
+
 def _notes() -> list[str]:
     return [
-        "Bars: mean change of the class's logit when the latent is removed, less the mean over classes (first order, "
-        "the dictionary's error kept), on images where it fires; one seed. Beside them the images of split B on which "
-        "the latent is strongest, in grey, its activation tinted: under the adapted model for latents that gained, "
-        "under zero-shot for those that lost. No tint: the latent fires on the class token alone.",
+        "Bars: mean change of the class's logit when the latent is removed, less the mean over classes, on images "
+        "where it fires (first order, the dictionary's error kept); lines: 95 % intervals over these images, one seed. "
+        "The class and its latents are chosen on one half of the images of split B, values are of the other; no bar: "
+        "the latent does not fire there. Pictures: the images of split B on which the latent is strongest, in grey, "
+        "its activation tinted, under the model in which it speaks more strongly for or against the class. An empty "
+        "place: it fires on no further image. No tint: it fires on the class token alone.",
         "Left: one less the correlation of the class's associations before and after, beyond that of two halves of the "
-        f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds.",
+        f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds. Relearnt: with the same dictionary "
+        "learnt on the adapted model.",
     ]

@@ -12,11 +12,13 @@ from conceptbench.figures.style import (
     INTERVAL,
     PALETTE,
     POOLED_SEED,
+    Away,
     Key,
     dodge,
     figure_look,
     in_order,
     mark,
+    mark_beyond,
     missing_text,
     new_sheet,
     require,
@@ -151,20 +153,22 @@ def _shares(axes: Axes, rows: pd.DataFrame, parts: Sequence[str], variants: Sequ
         axes.axvline(x, color="#8C8C8C", lw=1)
     offsets = _offsets(parts, variants)
     limits = [0.0, 100.0]
+    points: list[Away] = []
     shares = rows[rows["part"].isin([f"{part}_share" for part in parts])]
     for at, of_row in shares.groupby("at", sort=True):
         for _, row in of_row[of_row["estimate"].notna()].iterrows():
             part = row["part"].removesuffix("_share")
             colour, marker = LOOKS.get(part, (PALETTE[3], "P"))
             here = float(at) + offsets[part, row["variant"]]  # type: ignore[arg-type]
-            mark(
-                axes, row, here, colour=colour, marker=marker, hollow=row["variant"] != variants[0], scale=100, size=4.8
-            )
+            hollow = row["variant"] != variants[0]
+            mark(axes, row, here, colour=colour, marker=marker, hollow=hollow, scale=100, size=4.8)
+            points.append(Away(100 * float(row["estimate"]), here, colour, hollow))
             limits += [100 * float(row[name]) for name in ("estimate", "low", "high") if pd.notna(row[name])]
         if of_row["estimate"].isna().all():
             reason = next((str(note) for note in of_row["note"] if note), "no reason given")
             missing_text(axes, f"not reported: {reason}", 3, float(at), width=wrap)  # type: ignore[arg-type]
     axes.set_xlim(max(SHARE_LIMITS[0], min(limits) - 6), min(SHARE_LIMITS[1], max(limits) + 6))
+    mark_beyond(axes, points, " %")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     tidy(axes)
 
@@ -180,7 +184,8 @@ def _notes(variants: Sequence[str], players: int) -> list[str]:
     notes = [
         f"Shapley values over hybrids of the model before and after adaptation ({players} parts). Bars: {INTERVAL} "
         "(images resampled within classes, over seeds a t interval). Shares are not reported where the gain cannot be "
-        "told from 0; intervals that leave the axis are cut at its edge."
+        "told from 0. Intervals that leave the axis are cut at its edge; an arrow there with a number is an estimate "
+        "beyond it."
     ]
     if len(variants) > 1:
         notes.append(

@@ -1,12 +1,12 @@
-"""What the figures of dictionaries share: which hook point comes first, how methods look, one row a dictionary."""
+"""What the figures of dictionaries share: which hook point comes first, how curves look, one row a dictionary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from conceptbench.figures.style import MARKERS, NULL_COLOUR, PALETTE, Key, in_order, place
+from conceptbench.figures.style import NULL_COLOUR, Key, looks, place
 
 IDS: Final = ("backbone", "block", "dictionary")
 NULLS: Final = ("random", "frozen", "raw", "pca")
@@ -31,22 +31,30 @@ def hooks(table: pd.DataFrame, backbone: str, block: int) -> list[tuple[str, int
     return ([main] if main in found else []) + [hook for hook in found if hook != main]
 
 
-def family_looks(families: Sequence[str]) -> dict[str, Key]:
-    """A colour and a marker for every method, no two alike among the first 64; nulls are grey."""
-    learned = [name for name in dict.fromkeys(families) if name not in NULLS]
-    looks = {}
-    for at, name in enumerate(learned):
-        turn = at + at // len(PALETTE)
-        looks[name] = Key(name, PALETTE[at % len(PALETTE)], MARKERS[turn % len(MARKERS)])
-    for name in in_order([name for name in families if name in NULLS], NULLS):
-        looks[name] = Key(f"{name} (null)", NULL_COLOUR, NULL_MARKERS[NULLS.index(name)])
-    return looks
+def curve_looks(curves: Mapping[str, str]) -> dict[str, Key]:
+    """A colour and a marker for every curve, no two alike among the first 64; nulls are grey and come last.
+
+    Args:
+        curves: configured name -> method.
+    """
+    learned = [name for name, family in curves.items() if family not in NULLS]
+    found = {name: Key(name, *look) for name, look in looks(learned).items()}
+    for null, marker in zip(NULLS, NULL_MARKERS, strict=True):
+        mine = [name for name, family in curves.items() if family == null]
+        found.update({name: Key(f"{name} (null)", NULL_COLOUR, marker) for name in mine})
+    return found
 
 
 def name_rows(axes: Axes, names: Sequence[Sequence[object]]) -> None:
-    """Put the names of dictionaries on the y axis, first one on top, a line between hook points and guides to each."""
-    axes.set_yticks(range(len(names)), [place(str(b), n, str(d)) for b, n, d in names])
+    """Put the names of dictionaries on the y axis, first one on top, with their hook point where there are several."""
+    axes.set_yticks(range(len(names)), row_labels(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def row_labels(names: Sequence[Sequence[object]]) -> list[str]:
+    """What dictionaries (backbone, block, dictionary) are called among each other."""
+    one = len({tuple(name[:2]) for name in names}) == 1
+    return [str(d) if one else place(str(b), n, str(d)) for b, n, d in names]
 
 
 def guide_rows(axes: Axes, names: Sequence[Sequence[object]]) -> None:
@@ -58,12 +66,17 @@ def guide_rows(axes: Axes, names: Sequence[Sequence[object]]) -> None:
 
 
 def rows_shown(table: pd.DataFrame, backbone: str, block: int) -> tuple[pd.DataFrame, str]:
-    """The table with the main hook point first and nulls last, cut to it when there are too many; and a note if so."""
-    order = hooks(table, backbone, block)
-    names = table[list(IDS)].drop_duplicates()
-    if len(names) > MOST_ROWS:
-        return at_hook(table, *order[0]), f"Shown: {place(*order[0])}; the table has all hook points."
+    """The table with the main hook point first and nulls last, cut to it when there are too many.
+
+    The note says which hook point it is where only one is shown.
+    """
+    order, note = hooks(table, backbone, block), ""
+    if len(order) == 1:
+        note = f"Hook point: {place(*order[0])}."
+    elif len(table[list(IDS)].drop_duplicates()) > MOST_ROWS:
+        note = f"Hook point: {place(*order[0])}; the table has all."
+        table = at_hook(table, *order[0])
     keys = [(str(b), int(n)) for b, n in table[["backbone", "block"]].itertuples(index=False)]
     last = [order.index(key) + (0.5 if name in NULLS else 0.0) for key, name in zip(keys, table["family"], strict=True)]
     ranks = pd.Series(last, index=table.index)
-    return table.loc[ranks.sort_values(kind="stable").index].reset_index(drop=True), ""
+    return table.loc[ranks.sort_values(kind="stable").index].reset_index(drop=True), note

@@ -39,10 +39,8 @@ PANELS: Final = {
     "mean_excess": "monosemanticity,\nabove chance",
     "dead_share": "dead latents\n(share, less is better)",
     "l0": "L0\n(log axis)",
-    "tokens_per_s": "training tokens\nper second (log axis)",
 }
-LOGARITHMIC: Final = ("l0", "tokens_per_s")
-BEATS = Key(f"better than every null ({INTERVAL} clear of it)", PALETTE[0], "o")
+BEATS = Key(f"better than every null ({INTERVAL} of the difference)", PALETTE[0], "o")
 OTHER = Key("not clear of the best null", PALETTE[0], "o", hollow=True)
 PLAIN = Key("learned; a null is no floor here", INK, "o")
 NULL = Key("null", NULL_COLOUR, "s")
@@ -108,11 +106,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, order: list[str], name: str) -> None:
         axes.axvline(float(floor), color=FLOOR.colour, lw=1.4, zorder=1)
     axes.set_xlabel(PANELS[name])
     axes.margins(x=0.12)
-    if name in LOGARITHMIC:
+    if name == "l0":
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6) if name != "l0" else LogLocator(base=2, numticks=8))
-        if name == "l0":
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=8))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -137,7 +134,7 @@ def _notes(shown: pd.DataFrame, dictionary: str) -> list[str]:
     criterion = criteria[str(shown["criterion"].iloc[0])]
     return [
         f"Ranked by {criterion}. Equal L0: that of {dictionary or 'the followed dictionary'}, within a quarter, or "
-        "between two dictionaries of the method. The best null is chosen on the scores themselves, in its favour.",
+        "between two dictionaries that differ in nothing but their sparsity. The best null is chosen on the scores themselves, in its favour.",
         "Intervals: images resampled and seeds for recovery, groups of images and seeds for monosemanticity, seeds for "
         "the others; differences to a null as if independent, which is too wide.",
     ]

@@ -24,7 +24,7 @@ from conceptbench.figures.style import (
 
 COLUMNS = (
     "task", "half", "model", "selected_by", "edit", "dense", "selection", "direction", "k", "outcome", "seed",
-    "estimate", "low", "high", "n", "note",
+    "estimate", "low", "high", "n", "note", "disjoint",
 )  # fmt: skip
 _OF = {"true": PALETTE[1], "predicted": PALETTE[5], "wrong": PALETTE[3], "dataset": PALETTE[2]}
 _DASHED = (0, (4, 2))
@@ -46,6 +46,10 @@ CONTRASTS: dict[str, Key] = {
 }
 EDITS = {"keep-error": "dictionary's error kept", "replace": "tokens reconstructed"}
 WAYS = {"on": "only the top k stay", "off": "the top k are removed"}
+BANDED = ("true", "matched", "pca", "true-matched", "true-predicted")
+"""Curves that have bands, at most three in a panel: more would merge into one."""
+APART = 0.5
+"""A matched control is drawn where on so many of the images it can be made of other latents than its ranking."""
 ZERO_SHOT = "zero-shot"
 MOST_MODELS = 3
 """Models that are drawn, at most: zero-shot, then adapted ones as they come."""
@@ -113,12 +117,15 @@ def _select(table: pd.DataFrame) -> pd.DataFrame:
 def _curves(axes: Axes, rows: pd.DataFrame, keys: dict[str, Key]) -> None:
     sizes = sorted(rows["k"].unique())
     for name, key in keys.items():
-        mine = rows[(rows["selection"] == name) & rows["estimate"].notna()].sort_values("k")
+        # what is no control has no value of `disjoint`, and is drawn to its end
+        apart = rows["disjoint"].isna() | (rows["disjoint"] >= APART)
+        mine = rows[(rows["selection"] == name) & rows["estimate"].notna() & apart].sort_values("k")
         if mine.empty:
             continue
         at = [sizes.index(k) for k in mine["k"]]
         low, high = mine["low"].fillna(mine["estimate"]), mine["high"].fillna(mine["estimate"])
-        axes.fill_between(at, low, high, color=key.colour, alpha=0.07 if key.hollow else 0.15, lw=0, zorder=2)
+        if name in BANDED:
+            axes.fill_between(at, low, high, color=key.colour, alpha=0.09 if key.hollow else 0.18, lw=0, zorder=2)
         axes.plot(
             at, mine["estimate"], color=key.colour, ls=key.line, marker=key.marker, ms=3.2, zorder=3,
             lw=1.0 if key.hollow else 1.4,
@@ -135,11 +142,16 @@ def _label(sizes: Sequence[int], at: int) -> str:
 
 def _notes(contrasted: str, left_out: Sequence[str]) -> list[str]:
     return [
-        "Latents are ranked on split A under the same model and scored on split B; bands: "
-        f"{INTERVAL} (images resampled within classes, over seeds a t interval). Own class: the image's label "
-        "chooses the latents, so part of the curve is the answer given away; the predicted class needs no label.",
-        "A matched control (same colour, dashed, hollow) has as many active latents as its ranking at every k, alike "
-        "in frequency and mass; what the two have in mass is in the table masking_balance. Last columns: each ranking "
-        f"less its own control, image by image, {contrasted}. Components end where the token has no more features.",
+        "Latents are ranked on split A under the same model and scored on split B. Bands, of the own class, its "
+        f"control, the components and two of the differences: {INTERVAL} (images resampled within classes, over seeds "
+        "a t interval); the table has those of all. Own class: the image's label chooses the latents, so part of the "
+        "curve is the answer given away; the predicted class needs no label.",
+        "A matched control (same colour, dashed, hollow) has as many active latents as its ranking at every k, each "
+        "the nearest in frequency and mass among those that come later in the ranking. The heaviest have no equals, "
+        "so it has less mass (table masking_balance), and it shares more latents with its ranking as k grows (column "
+        "shared). It ends, and so does what is less it, where on most images the ranking holds more than half of the "
+        "active latents and the rest is too few.",
+        f"Last columns: each ranking less its own control, image by image, {contrasted}. Components end where the "
+        "token has no more features.",
         f"Not drawn, but in the table: {', '.join(left_out)}." if left_out else "",
     ]

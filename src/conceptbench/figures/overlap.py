@@ -37,11 +37,15 @@ KEYS: dict[str, Key] = {
     "null_class": Key("null: before, two different classes", NULL_COLOUR, "v", (0, (1, 1.5))),
 }
 HALVES = ("base", "novel", "all")
+MOST_ACROSS = 4
+"""Tasks and methods that stand side by side; of more, each task has rows of its own."""
 
 
 @figure_look()
 def draw_overlap(overlap: pd.DataFrame, stem: Path, *, formats: Sequence[str] = FORMATS, dpi: int = 150) -> None:
     """Draw one column a task and method, one row a half of the classes: mean Jaccard over classes against k, bands.
+
+    More than `MOST_ACROSS` columns are one for each method, with rows for each task and half.
 
     Args:
         overlap: table `overlap`; its rows with label -1 (mean over classes) and seed "all" are drawn, or those of the
@@ -58,22 +62,28 @@ def draw_overlap(overlap: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     present = in_order(shown["comparison"], COMPARISONS)
     ranks = bool((shown["statistic"] == "rank_correlation").any())
     keys = [KEYS[name] for name in present]
-    width = max(6.4, 0.7 + (2.6 + 1.05 * ranks) * len(pairs))
-    sheet = new_sheet(title, width=width, height=0.35 + 2.3 * len(halves), keys=keys, notes=_notes(shown, ranks))
-    ratios = [2.6, 1.0] * len(pairs) if ranks else [2.6] * len(pairs)
-    grid = sheet.body.subplots(len(halves), len(ratios), width_ratios=ratios, squeeze=False, sharey=True, sharex="col")
+    many = len(pairs) > MOST_ACROSS
+    rows = [(task, half) for task in (in_order(shown["task"]) if many else [""]) for half in halves]
+    columns = [("", method) for method in in_order(shown["method"])] if many else pairs
+    across = (2.0 if many else 2.6) + (0.85 if many else 1.05) * ranks
+    width = max(6.4, 0.7 + across * len(columns))
+    sheet = new_sheet(title, width=width, height=0.35 + 2.3 * len(rows), keys=keys, notes=_notes(shown, ranks))
+    ratios = [2.6, 1.0] * len(columns) if ranks else [2.6] * len(columns)
+    grid = sheet.body.subplots(len(rows), len(ratios), width_ratios=ratios, squeeze=False, sharey=True, sharex="col")
     step = 2 if ranks else 1
-    for row, half in enumerate(halves):
-        for column, (task, method) in enumerate(pairs):
+    for row, (of_row, half) in enumerate(rows):
+        for column, (of_column, method) in enumerate(columns):
+            task = of_row or of_column
             mine = shown[(shown["task"] == task) & (shown["method"] == method) & (shown["half"] == half)]
             _curves(grid[row, column * step], mine[mine["statistic"] == "jaccard"], present)
             if ranks:
                 _ranks(grid[row, column * step + 1], mine[mine["statistic"] == "rank_correlation"], present)
             if row == 0:
-                grid[row, column * step].set_title(f"{task} · {method}")
-            if row == len(halves) - 1:
+                grid[row, column * step].set_title(" · ".join(name for name in (of_column, method) if name))
+            if row == len(rows) - 1:
                 grid[row, column * step].set_xlabel("k (length of the list)")
-        grid[row, 0].set_ylabel(f"{half} classes\nJaccard overlap of the top k")
+        name = " · ".join(part for part in (of_row, f"{half} classes") if part)
+        grid[row, 0].set_ylabel(f"{name}\nJaccard overlap of the top k")
     save_figure(sheet, shown, stem, formats=formats, dpi=dpi)
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from conceptbench.figures.dictionary_rows import NULLS, at_hook, family_looks, hooks
+from conceptbench.figures.dictionary_rows import NULLS, at_hook, curve_looks, hooks
 from conceptbench.figures.style import (
     FORMATS,
     POOLED_SEED,
@@ -27,14 +27,16 @@ from conceptbench.figures.style import (
 )
 
 COLUMNS: Final = (
-    *("backbone", "block", "dictionary", "family", "role", "on_front", "statistic"),
+    *("backbone", "block", "dictionary", "configured", "family", "role", "on_front", "statistic"),
     *("estimate", "low", "high", "n", "seed", "note"),
 )
 INSET_COLUMNS: Final = 3
-LABEL_GAP: Final = 0.042
-"""Smallest vertical distance of two names, as a share of the axes' height."""
+LABEL_GAP: Final = 0.16
+"""Smallest vertical distance of two names, in inches."""
+ROW: Final = (0.27, 0.21)
+"""Height of a row of the signal recovered in inches, of few dictionaries and of many."""
 MOST_NAMES: Final = 18
-"""Dictionaries up to which each mark has its name."""
+"""Dictionaries up to which each mark has its name; beyond, each curve has one."""
 NAME_WIDTH: Final = 0.16
 """Width of a name, as a share of that of the axes."""
 
@@ -59,11 +61,12 @@ def draw_pareto(
     if table.empty:
         save_empty(title, "The table holds no dictionary.", table, stem, formats=formats, dpi=dpi)
         return
-    looks, places = family_looks(list(table["family"])), hooks(table, backbone, block)
+    looks = curve_looks(dict(zip(table["configured"], table["family"], strict=True)))
+    places = hooks(table, backbone, block)
     others = places[1:]
     below = -(-len(others) // INSET_COLUMNS)
     main = _wide(at_hook(table, *places[0]))
-    signal = 0.34 + 0.27 * len(main)
+    signal = 0.34 + ROW[len(main) > MOST_NAMES] * len(main)
     tall = max(3.9, signal)
     sheet = new_sheet(
         title,
@@ -75,14 +78,14 @@ def draw_pareto(
     heights = [tall, 2.1 * below] if below else [tall]
     parts: Any = sheet.body.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     left, right = parts[0, 0].subplots(1, 2, width_ratios=[1.75, 1.0])
-    _errors(left, main, looks, names=True)
+    _errors(left, main, looks, names=tall)
     left.set_title(place(*places[0]))
     left.set_ylabel("FVU on held-out tokens (log axis)")
     _signals(right, main, looks)
     if below:
         grid = parts[1, 0].subplots(below, INSET_COLUMNS, squeeze=False, sharey=True)
         for axes, hook in zip(grid.flat, others, strict=False):
-            _errors(axes, _wide(at_hook(table, *hook)), looks, names=False)
+            _errors(axes, _wide(at_hook(table, *hook)), looks)
             axes.set_title(place(*hook))
         for axes in grid[:, 0]:
             axes.set_ylabel("FVU")
@@ -99,21 +102,26 @@ def _wide(table: pd.DataFrame) -> list[dict[str, Any]]:
     pooled = table[table["seed"] == POOLED_SEED]
     out: dict[str, dict[str, Any]] = {}
     for row in pooled.to_dict("records"):
-        mine = out.setdefault(row["dictionary"], {"name": row["dictionary"], "family": row["family"]})
+        names = {"name": row["dictionary"], "configured": row["configured"], "null": row["family"] in NULLS}
+        mine = out.setdefault(row["dictionary"], names)
         mine["front"] = bool(row["on_front"])
         mine[row["statistic"]] = row
     return list(out.values())
 
 
-def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, names: bool) -> None:
-    """FVU over L0; dictionaries of one method are joined by a line."""
-    for family in in_order(row["family"] for row in rows):
-        look = looks[family]
-        mine = sorted((row for row in rows if row["family"] == family), key=lambda row: float(row["l0"]["estimate"]))
+def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, names: float = 0.0) -> None:
+    """FVU over L0; dictionaries that differ in their sparsity alone are joined by a line.
+
+    Args:
+        names: height of the axes in inches, over which names are spread; 0 for none.
+    """
+    for curve in in_order(row["configured"] for row in rows):
+        look = looks[curve]
+        mine = sorted((row for row in rows if row["configured"] == curve), key=lambda row: float(row["l0"]["estimate"]))
         sparsity = [float(row["l0"]["estimate"]) for row in mine]
         axes.plot(sparsity, [float(row["fvu"]["estimate"]) for row in mine], color=look.colour, lw=1.1, zorder=2)
         for row, at in zip(mine, sparsity, strict=True):
-            hollow = not row["front"] and family not in NULLS
+            hollow = not row["front"] and not row["null"]
             mark(axes, row["fvu"], at, colour=look.colour, marker=look.marker, horizontal=False, hollow=hollow)
             if np.isfinite(float(row["l0"]["low"])):
                 ends = [float(row["l0"]["low"]), float(row["l0"]["high"])]
@@ -129,26 +137,27 @@ def _errors(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], *, na
     axes.set_xlabel("L0: latents that fire on a token (log axis)" if names else "L0 (log axis)")
     axes.grid(visible=True)
     if names:
-        _name_points(axes, rows, looks)
+        _name_points(axes, rows, looks, names)
 
 
-def _name_points(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
+def _name_points(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key], tall: float) -> None:
     """Names right of the marks, those of neighbouring marks pushed apart, with a thin line to the mark.
 
-    Of many dictionaries only the densest of each method is named, after its method.
+    Of many dictionaries only the densest of each curve is named, after the curve.
     """
     if len(rows) > MOST_NAMES:
-        densest = {row["family"]: row for row in sorted(rows, key=lambda row: float(row["l0"]["estimate"]))}
-        rows = [row | {"name": family} for family, row in densest.items()]
+        densest = {row["configured"]: row for row in sorted(rows, key=lambda row: float(row["l0"]["estimate"]))}
+        rows = [row | {"name": curve} for curve, row in densest.items()]
     marks = [(max(float(row["l0"]["estimate"]), _high(row)), float(row["fvu"]["estimate"])) for row in rows]
     across, height = axes.transAxes.inverted().transform(axes.transData.transform(marks)).T
-    at = np.empty(len(rows))
+    at, gap = np.empty(len(rows)), LABEL_GAP / tall
     for group in _neighbours(across):
-        at[group] = spread(height[group], LABEL_GAP)
+        at[group] = spread(height[group], gap)
     for row, mark_at, x, y in zip(rows, marks, across, at, strict=True):
         axes.annotate(
             row["name"], mark_at, (float(x) + 0.03, float(y)), textcoords=axes.transAxes, fontsize=8, va="center",
-            color=looks[row["family"]].colour, zorder=6,
+            color=looks[row["configured"]].colour, zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4},
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#B0B0B0", "shrinkA": 0, "shrinkB": 3},
         )  # fmt: skip
 
@@ -187,10 +196,15 @@ def spread(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 
 
 def _signals(axes: Axes, rows: list[dict[str, Any]], looks: dict[str, Key]) -> None:
-    """Signal recovered: the same dictionaries, energy and norm next to each other, sparsest first."""
-    ordered = sorted(rows, key=lambda row: (float(row["l0"]["estimate"]), -float(row["recovered_energy"]["estimate"])))
+    """Signal recovered: energy and norm next to each other, by L0 to a whole latent, the most signal first."""
+    sparsity = [float(np.round(row["l0"]["estimate"])) for row in rows]
+    signal = [-float(row["recovered_energy"]["estimate"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda at: (sparsity[at], signal[at]))
+    ordered = [rows[at] for at in order]
     for at, row in enumerate(ordered):
-        look = looks[row["family"]]
+        if at and sparsity[order[at]] != sparsity[order[at - 1]]:
+            axes.axhline(at - 0.5, color="#BDBDBD", lw=0.8, zorder=0)
+        look = looks[row["configured"]]
         axes.axhline(at, color="#EFEFEF", lw=0.7, zorder=0)
         mark(axes, row["recovered_energy"], at - 0.14, colour=look.colour, marker=look.marker)
         mark(axes, row["recovered_norm"], at + 0.14, colour=look.colour, marker=look.marker, hollow=True)

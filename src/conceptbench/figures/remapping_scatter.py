@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from conceptbench.figures.style import (
     FORMATS,
@@ -33,6 +34,8 @@ KEYS: dict[str, Key] = {
 }
 CLASSES = 3
 """Classes drawn for each task: of the smallest, the median and the largest share of latents high in both."""
+FEW = 4
+"""Tasks and methods that have a row each; of more, two share a row."""
 
 
 @figure_look()
@@ -44,7 +47,7 @@ def draw_remapping_scatter(
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw a row a task and method, three classes each, with the bounds of the regions.
+    """Draw three classes of each task and method side by side, with the bounds of the regions.
 
     Args:
         overlap_points, overlap_regions: tables of the rule measure_overlap; the first seed is drawn.
@@ -61,15 +64,22 @@ def draw_remapping_scatter(
     regions = regions[regions["seed"] == points["seed"].iloc[0]]
     pairs = list(dict.fromkeys(zip(points["task"], points["method"], strict=True)))
     keys = [KEYS[name] for name in in_order(points["region"], tuple(KEYS))]
-    sheet = new_sheet(title, width=3.1 * CLASSES + 0.5, height=3.0 * len(pairs), keys=keys, notes=_notes())
-    grid = sheet.body.subplots(len(pairs), CLASSES, squeeze=False)
-    for line, (task, method) in zip(grid, pairs, strict=True):
+    across, size, end = (1, 3.0, ": ") if len(pairs) <= FEW else (2, 2.3, "\n")
+    down = -(-len(pairs) // across)
+    sheet = new_sheet(
+        title, width=(size + 0.1) * CLASSES * across + 0.5, height=size * down, keys=keys, notes=_notes()
+    )  # fmt: skip
+    grid = sheet.body.subplots(down, CLASSES * across, squeeze=False)
+    for axes in grid.reshape(-1, CLASSES)[len(pairs) :].ravel():
+        axes.set_axis_off()
+    for line, (task, method) in zip(grid.reshape(-1, CLASSES), pairs, strict=False):
         mine = points[(points["task"] == task) & (points["method"] == method)]
         bounds = regions[(regions["task"] == task) & (regions["method"] == method)]
         labels = _typical(bounds)
         for axes, label in zip(line, labels, strict=False):
             _scatter(axes, mine[mine["label"] == label], bounds[bounds["label"] == label])
-            axes.set_title(f"{task} · {method}: {mine.loc[mine['label'] == label, 'class_name'].iloc[0]}", fontsize=9)
+            name = mine.loc[mine["label"] == label, "class_name"].iloc[0]
+            axes.set_title(f"{task} · {method}{end}{name}", fontsize=9)
         for axes in line[len(labels) :]:
             axes.set_axis_off()
         line[0].set_ylabel("after: active tokens an image")
@@ -102,6 +112,9 @@ def _scatter(axes: Axes, points: pd.DataFrame, bounds: pd.DataFrame) -> None:
         axes.axhline(value, color="#8C8C8C", lw=0.9, ls=line, zorder=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        # within one decade the steps between powers of ten would be named too, one over the other
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlim(floor * 0.8, top)
     axes.set_ylim(floor * 0.8, top)
     tidy(axes, grid="y")

@@ -12,11 +12,14 @@ from conceptbench.figures.style import (
     NULL_COLOUR,
     PALETTE,
     POOLED_SEED,
+    PUT_BACK,
+    Away,
     Key,
     dodge,
     figure_look,
     in_order,
     mark,
+    mark_beyond,
     missing_text,
     new_sheet,
     require,
@@ -45,7 +48,7 @@ FEW = 8
 
 @figure_look()
 def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = FORMATS, dpi: int = 150) -> None:
-    """Draw the recruited share of the gain, a row a task and method: as defined (left), beyond what was there (right).
+    """Draw the recruited share of the gain, a row a task and method: others removed (left), put back (right).
 
     Args:
         concepts: table `concepts`; accuracy, all seeds, the main q (the one that has controls).
@@ -70,8 +73,8 @@ def draw_shares(concepts: pd.DataFrame, stem: Path, *, formats: Sequence[str] = 
     left, right = sheet.body.subplots(1, 2, sharey=True)
     for axes, part in ((left, "recruited_share"), (right, "beyond_share")):
         _panel(axes, shown[shown["part"] == part].merge(rows, on=["task", "method", "half"]), present)
-    left.set_xlabel("recruited share of the gain (%)")
-    right.set_xlabel("less what these latents did before (%)")
+    left.set_xlabel("recruited, others removed:\nshare of the gain (%)")
+    right.set_xlabel(f"{PUT_BACK}:\nshare of the gain (%)")
     end = " · " if narrow else "\n"
     names = [f"{row.task} · {row.method}{end}{row.half} classes" for row in rows.itertuples()]
     left.set_yticks(rows["at"], names)
@@ -92,17 +95,19 @@ def _select(concepts: pd.DataFrame) -> pd.DataFrame:
 def _panel(axes: Axes, rows: pd.DataFrame, present: Sequence[tuple[str, str]]) -> None:
     for x in (0, 100):
         axes.axvline(x, color="#8C8C8C", lw=1)
-    ends = [-5.0, 105.0]
+    ends, points = [-5.0, 105.0], []
     for offset, key in zip(dodge(len(present), 0.7), present, strict=True):
         look = RECRUITED[key]
         for _, row in rows[(rows["dictionary"] == key[0]) & (rows["sets"] == key[1])].iterrows():
             at = row["at"] + offset
             mark(axes, row, at, colour=look.colour, marker=look.marker, hollow=look.hollow, scale=100, size=5)
+            points.append(Away(100 * float(row["estimate"]), at, look.colour, look.hollow))
             ends += [100 * float(row[name]) for name in ("low", "high", "estimate") if pd.notna(row[name])]
     for at, group in rows.groupby("at"):
         if group["estimate"].isna().all():
             missing_text(axes, f"not reported: {group['note'].iloc[0]}", 3, float(str(at)))
     axes.set_xlim(max(LIMITS[0], min(ends) - 4), min(LIMITS[1], max(ends) + 4))
+    mark_beyond(axes, points, " %")
     tidy(axes)
 
 
@@ -110,8 +115,11 @@ def _notes(shown: pd.DataFrame) -> list[str]:
     q = ", ".join(in_order(shown["q"]))
     return [
         f"A latent belongs to a class when it fires on at least a share {q} of the class's images of split A under "
-        f"zero-shot. All others are removed on split B, the dictionary's error kept. Bars: {INTERVAL} (images "
-        "resampled within classes, over seeds a t interval); intervals that leave the axis are cut.",
-        "0: all of the gain stays without the removed latents. The matched control removes as many of the latents that "
-        "the class does have, alike in frequency and mass.",
+        "zero-shot; the others are those that the legend names. Scored on split B, the dictionary's error kept. "
+        f"Bars: {INTERVAL} (images resampled within classes, over seeds a t interval), cut at the edge of the axis, "
+        "where an arrow with a number is an estimate beyond it.",
+        "Left: the others are removed from the adapted model, which also takes away what they did before. Right: they "
+        "are put back to the values that they have on the same image under zero-shot. 0: all of the gain stays. The "
+        "matched control does the same to as many of the latents that the class does have, the nearest in frequency "
+        "and mass.",
     ]

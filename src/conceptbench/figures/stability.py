@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from conceptbench.figures.dictionary_rows import guide_rows, name_rows, rows_shown
+from conceptbench.figures.dictionary_rows import guide_rows, name_rows, row_labels, rows_shown
 from conceptbench.figures.style import (
     FORMATS,
+    INK,
     NULL_COLOUR,
     PALETTE,
     POOLED_SEED,
@@ -18,7 +19,6 @@ from conceptbench.figures.style import (
     figure_look,
     mark,
     new_sheet,
-    place,
     require,
     save_empty,
     save_figure,
@@ -34,7 +34,7 @@ ENERGY = Key("weighted by energy", PALETTE[1], "D", hollow=True)
 DECODER = Key("atoms alike (cosine at least 0.7)", PALETTE[2], "s")
 BOTH = Key("atoms and encoder alike", PALETTE[3], "v", hollow=True)
 RANDOM = Key("chance: random atoms", NULL_COLOUR, "|", "none", size=9)
-SHUFFLED = Key("chance: atoms of the same mean and covariance", "#262626", "|", "none", size=9)
+SHUFFLED = Key("chance of the mark it stands at: shuffled runs", INK, "|", "none", size=9)
 SHADES: Final = ("#B9D7EA", "#7FB6DA", "#3B8BC4", "#0B4F86")
 QUARTERS: Final = ("rarest quarter of the latents", "second", "third", "most frequent quarter")
 
@@ -49,7 +49,7 @@ def draw_stability(
     formats: Sequence[str] = FORMATS,
     dpi: int = 150,
 ) -> None:
-    """Draw one row a dictionary: cosine with the partner and its floors, latents found again, cosine by frequency.
+    """Draw one row a dictionary: cosine with the partner, latents found again, cosine by frequency; all with floors.
 
     Args:
         stability: table `stability`. stem: path without suffix. backbone, block: the hook point shown first.
@@ -64,7 +64,7 @@ def draw_stability(
     shown, cut = rows_shown(table, backbone, block)
     names = list(shown[["backbone", "block", "dictionary"]].drop_duplicates().itertuples(index=False, name=None))
     shades = [Key(label, shade, "o", "none") for label, shade in zip(QUARTERS, SHADES, strict=True)]
-    longest = max(len(place(*name)) for name in names)
+    longest = max(map(len, row_labels(names)))
     sheet = new_sheet(
         title, width=9.0 + 0.055 * longest, height=0.75 + 0.3 * len(names), notes=[*_notes(shown), cut],
         keys=[MEAN, ENERGY, RANDOM, SHUFFLED, DECODER, BOTH, *shades],
@@ -95,25 +95,36 @@ def _row(mine: pd.DataFrame, at: int, panels: tuple[Axes, Axes, Axes]) -> None:
     pooled = {str(row["statistic"]): row for _, row in mine[mine["seed"] == POOLED_SEED].iterrows()}
     pairs = mine[(mine["seed"] != POOLED_SEED) & (mine["statistic"] == "mcc")]
     cosine.plot(pairs["estimate"], [at + 0.34] * len(pairs), "o", ms=2.4, color=MEAN.colour, alpha=0.75, mew=0)
-    for key, statistic in ((RANDOM, "floor_random"), (SHUFFLED, "floor_shuffled")):
-        if statistic in pooled:
-            cosine.plot(pooled[statistic]["estimate"], at, key.marker, ms=11, mew=1.8, color=key.colour, zorder=2)
+    _floor(cosine, pooled, "floor_random", at - 0.12, RANDOM.colour)
     for axes, pieces in (
-        (cosine, ((MEAN, "mcc", -0.1), (ENERGY, "energy_mcc", 0.12))),
-        (share, ((DECODER, "shared_decoder", -0.1), (BOTH, "shared_both", 0.12))),
+        (cosine, ((MEAN, "mcc", "floor_shuffled", -0.12), (ENERGY, "energy_mcc", "floor_energy_mcc", 0.14))),
+        (
+            share,
+            (
+                (DECODER, "shared_decoder", "floor_shared_decoder", -0.12),
+                (BOTH, "shared_both", "floor_shared_both", 0.14),
+            ),
+        ),
     ):
-        for key, statistic, offset in pieces:
+        for key, statistic, floor, offset in pieces:
+            _floor(axes, pooled, floor, at + offset, SHUFFLED.colour)
             if statistic in pooled:
                 mark(axes, pooled[statistic], at + offset, colour=key.colour, marker=key.marker, hollow=key.hollow)
     _strata(strata, pooled, at)
 
 
+def _floor(axes: Axes, pooled: dict[str, Any], statistic: str, at: float, colour: str) -> None:
+    if statistic in pooled:
+        axes.plot(pooled[statistic]["estimate"], at, "|", ms=7, mew=1.8, color=colour, zorder=2)
+
+
 def _strata(axes: Axes, pooled: dict[str, Any], at: int) -> None:
     quarters = [pooled.get(f"frequency_{number}") for number in range(1, 5)]
     values = [np.nan if row is None else float(row["estimate"]) for row in quarters]
-    axes.plot(values, [at] * 4, color="#C9C9C9", lw=1.0, zorder=1)
-    for value, shade in zip(values, SHADES, strict=True):
-        axes.plot(value, at, "o", ms=6, color=shade, mec="white", mew=0.5, zorder=4)
+    axes.plot(values, [at - 0.12] * 4, color="#C9C9C9", lw=1.0, zorder=1)
+    for number, (value, shade) in enumerate(zip(values, SHADES, strict=True), start=1):
+        axes.plot(value, at - 0.12, "o", ms=6, color=shade, mec="white", mew=0.5, zorder=4)
+        _floor(axes, pooled, f"floor_frequency_{number}", at + 0.2, shade)
 
 
 def _notes(shown: pd.DataFrame) -> list[str]:
@@ -125,5 +136,7 @@ def _notes(shown: pd.DataFrame) -> list[str]:
     n = int(shown.loc[shown["seed"] == POOLED_SEED, "n"].max())
     return [
         f"Live latents of two runs are matched by {used}; a latent without a partner counts 0. Bars: 95 % interval, "
-        f"jackknife over at most {n} runs; small dots: single pairs. A random dictionary must lie on its chance level."
+        f"jackknife over at most {n} runs; small dots: single pairs. Shuffled runs keep mean and covariance of atoms and encoder, and which latents "
+        "are frequent and strong, but no latent; ticks of the quarters are below them, in their colour. A random "
+        "dictionary must lie on its chance level."
     ]

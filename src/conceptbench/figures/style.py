@@ -35,6 +35,8 @@ INTERVAL: Final = "95 % interval"
 POOLED_SEED: Final = "all"
 """Value of the seed column in a row that pools the seeds."""
 FORMATS: Final = ("png", "svg")
+PUT_BACK: Final = "recruited, others put back to zero-shot"
+"""What figures and pages call the part `beyond` of the table `concepts`."""
 
 _RC: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
@@ -160,7 +162,7 @@ def _settle(figure: Figure) -> None:
 
     def settled(position: ArrayLike) -> NDArray[np.float64]:
         # first the noise is taken off: beside it alone, a half such as 0.358125 would go now up, now down
-        return np.round(np.round(position, 12), 5)
+        return np.round(np.round(np.asarray(position, dtype=np.float64), 12), 5)
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -219,6 +221,22 @@ def markers(names: Sequence[str]) -> dict[str, str]:
     return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(names)}
 
 
+def looks(names: Sequence[str], fixed: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for every name; no two names share both before every pair has been used.
+
+    Args:
+        fixed: colours of some names, which no other name gets.
+    """
+    given = {name: colour for name, colour in (fixed or {}).items() if name in names}
+    free = [colour for colour in PALETTE if colour not in given.values()]
+    out = {name: (colour, MARKERS[at]) for at, (name, colour) in enumerate(given.items())}
+    for at, name in enumerate(name for name in names if name not in given):
+        row, column = divmod(at, len(free))
+        # each further round of colours starts one marker later
+        out[name] = (free[column], MARKERS[(column + row + len(given)) % len(MARKERS)])
+    return out
+
+
 def dodge(count: int, spread: float = 0.6) -> NDArray[np.float64]:
     """Offsets that put `count` marks side by side around zero within `spread`."""
     return np.linspace(-spread / 2, spread / 2, count) if count > 1 else np.zeros(1)
@@ -250,6 +268,43 @@ def mark(
     axes.plot(
         *position, marker=marker, ms=size, mfc=face, mec=colour, mew=1.3 if hollow else 0.6, color=colour, zorder=4
     )
+
+
+@dataclass(frozen=True)
+class Away:
+    """A point that may lie beyond the ends of its axis."""
+
+    value: float
+    at: float
+    colour: str
+    hollow: bool = False
+
+
+def mark_beyond(axes: Axes, points: Sequence[Away], unit: str = "") -> None:
+    """An arrow at the edge of the x axis for every point that lies beyond it, with the values of neighbours beside it.
+
+    Call it when the limits are final. Points of one colour that stand closer than a fifth of a row share their text.
+    """
+    low, high = axes.get_xlim()
+    for side, edge, marker, align in ((-1, low, "<", "left"), (1, high, ">", "right")):
+        away = sorted((p for p in points if (p.value < low if side < 0 else p.value > high)), key=lambda p: p.at)
+        groups: list[list[Away]] = []
+        for point in away:
+            near = [g for g in groups if g[-1].colour == point.colour and point.at - g[-1].at < 0.2]
+            if near:
+                near[0].append(point)
+            else:
+                groups.append([point])
+            face = "white" if point.hollow else point.colour
+            axes.plot(
+                edge - side * 0.02 * (high - low), point.at, marker=marker, ms=4.5, mfc=face, mec=point.colour, zorder=6
+            )  # fmt: skip
+        for group in groups:
+            text = " · ".join(f"{point.value:.0f}{unit}" for point in group)
+            at = float(np.mean([point.at for point in group]))
+            style: dict[str, Any] = {"fontsize": 6.5, "ha": align, "va": "center", "zorder": 6}
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axes.text(edge - side * 0.05 * (high - low), at, text, color=group[0].colour, bbox=box, **style)
 
 
 def missing_text(axes: Axes, text: str, x: float, y: float, *, width: int = 44, **options: Any) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
-from conceptbench.measures.resampling import ALL_SEEDS, Bounds, Pooled, image_weights, interval
+from conceptbench.measures.resampling import ALL_SEEDS, Bounds, Pooled, image_weights, interval, note_lone_images
 
 HARMONIC = "harmonic_mean"
 REFERENCE = "zero-shot"
@@ -70,26 +70,24 @@ def accuracy_tables(
     differences: list[dict[str, Any]] = []
     for task, of_task in predictions.groupby("task", sort=False):
         drawn: dict[tuple[str, str], _Drawn] = {}
-        sizes: dict[str, int] = {}
-        weights = {
-            str(half): image_weights(part.images.size, n_resamples, rng, part.labels)
-            for half, part in ((h, _half(_first_method(f))) for h, f in of_task.groupby("half", sort=False))
-        }
+        labels = {str(half): _half(_first_method(f)).labels for half, f in of_task.groupby("half", sort=False)}
+        weights = {half: image_weights(of_half.size, n_resamples, rng, of_half) for half, of_half in labels.items()}
+        if {"base", "novel"} <= set(labels):
+            labels[HARMONIC] = np.concatenate([labels["base"], labels["novel"]])
         for method, of_method in of_task.groupby("method", sort=False):
             halves = {str(half): _half(frame) for half, frame in of_method.groupby("half", sort=False)}
             for half, part in halves.items():
                 _check_weights(part, weights[half], str(task), str(method))
                 drawn[str(method), half] = _draw(part, weights[half])
-                sizes[half] = part.images.size
             if {"base", "novel"} <= set(halves):
                 drawn[str(method), HARMONIC] = _harmonic(drawn[str(method), "base"], drawn[str(method), "novel"])
-                sizes[HARMONIC] = sizes["base"] + sizes["novel"]
             seeds = next(iter(halves.values())).seeds
             for half in [h for m, h in drawn if m == str(method)]:
                 name = {"task": str(task), "method": str(method), "half": half}
-                rows += _accuracy_rows(name, drawn[str(method), half], seeds, sizes[half])
+                found = _accuracy_rows(name, drawn[str(method), half], seeds, labels[half].size)
+                rows += note_lone_images(found, labels[half])
             rows += _absent_rows(str(task), str(method), set(halves), set(weights), len(seeds))
-        differences += _differences(str(task), drawn, sizes)
+        differences += _differences(str(task), drawn, labels)
     return pd.DataFrame(rows), pd.DataFrame(differences)
 
 
@@ -163,13 +161,16 @@ def _absent_rows(task: str, method: str, present: set[str], wanted: set[str], n_
     ]
 
 
-def _differences(task: str, drawn: dict[tuple[str, str], _Drawn], sizes: dict[str, int]) -> list[dict[str, Any]]:
-    rows = []
+def _differences(
+    task: str, drawn: dict[tuple[str, str], _Drawn], labels: dict[str, NDArray[np.int64]]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for method, half in drawn:
         if method == REFERENCE or (REFERENCE, half) not in drawn:
             continue
         difference = drawn[method, half].pooled.less(drawn[REFERENCE, half].pooled)
-        row = {"task": task, "method": method, "reference": REFERENCE, "half": half}
-        row |= difference.estimate(sizes[half], RANGE_OF_DIFFERENCES).row(ALL_SEEDS)
-        rows.append(row | {"p": difference.p(), "n_seeds": len(drawn[method, half].points)})
+        row: dict[str, Any] = {"task": task, "method": method, "reference": REFERENCE, "half": half}
+        row |= difference.estimate(labels[half].size, RANGE_OF_DIFFERENCES).row(ALL_SEEDS)
+        row |= {"p": difference.p(), "n_seeds": len(drawn[method, half].points)}
+        rows += note_lone_images([row], labels[half])
     return rows

@@ -13,7 +13,7 @@ than resampling noise". Averaged over random halvings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,10 @@ class Effects:
         at = np.searchsorted(self.latents, latents)
         return Effects(latents, self.fires[:, at], self.effect[:, :, at])
 
+    def of_images(self, chosen: Int64[np.ndarray, " chosen"]) -> Effects:
+        """The same effects on some of the images."""
+        return Effects(self.latents, self.fires[chosen], self.effect[chosen])
+
 
 def first_order(readout: Readout, activations: Activations, dictionary: Dictionary, codes: Codes) -> Effects:
     """Effects of every latent that fires, on every class and image."""
@@ -67,25 +71,32 @@ def first_order(readout: Readout, activations: Activations, dictionary: Dictiona
     fires[firings.image, column] = 1
     for part in activations.batches():
         mine, where = firings.images(part)
-        place = mine.image * len(latents) + column[where]
+        place, pushing = mine.image * len(latents) + column[where], atoms[mine.latent]
         for label, gradient in enumerate(_gradients(readout, activations, part)):
-            pushed = (gradient.reshape(-1, gradient.shape[2])[mine.row] * atoms[mine.latent]).sum(dim=1)
+            pushed = (gradient.reshape(-1, gradient.shape[2])[mine.row] * pushing).sum(dim=1)
             values = mine.value * pushed.cpu().numpy()
             summed = np.bincount(place, weights=values, minlength=mine.shape[0] * len(latents))
             effect[part, label] = summed.reshape(mine.shape[0], -1)
     return Effects(latents, fires, effect)
 
 
-def _gradients(readout: Readout, activations: Activations, part: slice) -> list[Float[Tensor, "image token feature"]]:
-    """d logit_c / d tokens for every class c: one forward of the upper half, one backward a class."""
+def _gradients(
+    readout: Readout, activations: Activations, part: slice
+) -> Iterator[Float[Tensor, "image token feature"]]:
+    """d logit_c / d tokens for every class c: one forward of the upper half, one backward a class.
+
+    Each class is classified by itself: where class vectors depend on the image (CoCoOp), the backward of one logit
+    would otherwise run through the texts of all classes.
+    """
     with torch.enable_grad():
         tokens = activations.tokens[part].detach().clone().requires_grad_(True)
-        logits = readout.logits(tokens, activations.prompts[part])
-        last = logits.shape[1] - 1
-        return [
-            torch.autograd.grad(logits[:, label].sum(), tokens, retain_graph=label < last)[0]
-            for label in range(last + 1)
-        ]
+        features = readout.features(tokens, activations.prompts[part])
+        last = len(readout.class_names) - 1
+        for label, name in enumerate(readout.class_names):
+            image = features.detach().requires_grad_(True)
+            logit = readout.adapter.classify(readout.backbone, image, (name,))
+            (pull,) = torch.autograd.grad(logit.sum(), image)
+            yield torch.autograd.grad(features, tokens, pull, retain_graph=label < last)[0]
 
 
 def exact_effects(
@@ -104,6 +115,9 @@ def exact_effects(
         for latent in latents:
             where = np.flatnonzero(firings.latent == latent)
             images = np.unique(firings.image[where])
+            if not len(images):
+                out[int(latent)] = images, np.zeros((0, len(readout.class_names)))
+                continue
             if len(images) > most:
                 images = np.sort(rng.choice(images, most, replace=False))
             part = firings.row[where] // firings.shape[1]

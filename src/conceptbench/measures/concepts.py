@@ -40,7 +40,7 @@ from conceptbench.measures.decomposition import RANGES, part_and_share_rows
 from conceptbench.measures.edits import Firings, atoms_in_raw_units, base_tokens, refit, removal, remove
 from conceptbench.measures.matched import active_latents, matched_sets
 from conceptbench.measures.readout import Activations, Readout
-from conceptbench.measures.resampling import ALL_SEEDS, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, image_weights, note_lone_images
 from conceptbench.measures.selection import Selected
 
 Sets = Literal["own", "predicted", "any"]
@@ -270,7 +270,7 @@ def part_rows(
             shared = [name for name in SHARED if name in values]
             found = part_and_share_rows(values, shared, weights, RANGES[outcome], str(seed))
             rows += [{"outcome": outcome, **row} for row in found]
-    return rows
+    return note_lone_images(rows, targets)
 
 
 def averaged_prompts(activations: Activations) -> Float[Tensor, "prompt feature"]:

@@ -17,8 +17,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from conceptbench.errors import ConceptBenchError
-from conceptbench.inference import Estimate
-from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, image_weights
+from conceptbench.inference import ROUNDING, Estimate
+from conceptbench.measures.resampling import (
+    ALL_SEEDS,
+    NO_VARIATION,
+    UNBOUNDED,
+    Bounds,
+    Pooled,
+    image_weights,
+    note_lone_images,
+)
 
 Coalition = frozenset[str]
 PERCEPTION, BLOCKS, TEXT, MAPPING = "perception", "blocks", "text", "mapping"
@@ -77,7 +85,8 @@ def decompose(hybrids: pd.DataFrame, rng: np.random.Generator, n_resamples: int 
             tables = coalition_tables(part, column)
             for players in (2, 3):
                 named = identity | {"outcome": outcome, "players": players}
-                rows += [named | row for row in _decompose(tables, players, weights, RANGES[outcome])]
+                found = note_lone_images(_decompose(tables, players, weights, RANGES[outcome]), labels)
+                rows += [named | row for row in found]
     return pd.DataFrame(rows)
 
 
@@ -138,12 +147,14 @@ def part_and_share_rows(
 
     Args:
         values: `gain` first, then its parts: [seed, image]. shared: parts that are also given as shares of the gain,
-            without an estimate where the interval of the gain contains 0. bounds: range of a part.
+            without an estimate where the interval of the gain contains 0 (a gain that is the same for every image has
+            none and needs none). bounds: range of a part.
     """
     n = weights.shape[1]
     pooled = {name: Pooled.mean(array, weights) for name, array in values.items()}
     rows = [{"part": name, **found.estimate(n, bounds).row(seed)} for name, found in pooled.items()]
-    clear = rows[0]["low"] > 0 or rows[0]["high"] < 0
+    certain = rows[0]["note"].startswith(NO_VARIATION) and abs(rows[0]["estimate"]) > ROUNDING
+    clear = rows[0]["low"] > 0 or rows[0]["high"] < 0 or certain
     for name in shared:
         share = Estimate(np.nan, np.nan, np.nan, n, NO_GAIN)
         if clear:

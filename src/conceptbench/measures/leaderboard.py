@@ -1,6 +1,7 @@
 """All dictionaries of a hook point in one ranking, own and foreign methods alike, each score beside its best null."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from conceptbench.errors import ConceptBenchError
 from conceptbench.inference import Estimate
 from conceptbench.measures.intervals import difference_interval, seed_interval
-from conceptbench.measures.nulls import NULL_METHODS
+from conceptbench.measures.nulls import NULL_METHODS, WITHOUT_CHANCE
 from conceptbench.measures.resampling import ALL_SEEDS, Bounds
 
 IDS: Final = ("backbone", "block", "dictionary")
@@ -28,12 +29,10 @@ HIGHER_IS_BETTER: Final[Mapping[str, bool]] = {
     "stability_above_floor": True,
     "mean_excess": True,
     "dead_share": False,
-    "tokens_per_s": True,
-    "seconds": False,
 }
 """Columns of the leaderboard in their order, and their better direction. For L0 it says what is sparser."""
-UNJUDGED: Final = ("fvu", "l0", "dead_share", "tokens_per_s", "seconds")
-"""Columns in which a null is no floor: errors at unequal L0, sparsity, which is chosen, and what learning costs."""
+CARDS: Final = ("fvu", "l0", "dead_share")
+"""Columns from the cards, in which a null is no floor: errors at unequal L0, sparsity, which is chosen."""
 RANGES: Final[Mapping[str, Bounds]] = {"dead_share": (0.0, 1.0)}
 """Ranges of columns from the cards; the others are above 0."""
 
@@ -41,26 +40,30 @@ _Key = tuple[str, int, str]
 _Scores = dict[_Key, Estimate]
 
 
-def measure_leaderboard(tables: Mapping[str, pd.DataFrame], methods: Mapping[str, str], reference: str) -> pd.DataFrame:
+def measure_leaderboard(
+    tables: Mapping[str, pd.DataFrame], methods: Mapping[str, str], configured: Mapping[str, str], reference: str
+) -> pd.DataFrame:
     """Table ``leaderboard``: every column of every dictionary, the best null of the hook point, and the rank.
 
     Args:
         tables: ``dictionaries`` and, where the experiment has them, ``truth_summary``, ``stability``,
             ``monosemanticity_summary``. methods: dictionary -> method.
-        reference: the dictionary whose mean L0 the FVU of the others is compared at.
+        configured: dictionary -> what it is called when its sparsity is left aside; dictionaries of one such name lie
+            on one curve of error against sparsity. reference: the dictionary whose mean L0 the FVU of the others is compared at.
 
     Returns:
         backbone, block, dictionary, family, role (learned, null), rank (1 is best; by `PRIMARY`, or `SECONDARY` without
         truth; nulls are ranked along; 0 without the criterion), criterion, column (see `HIGHER_IS_BETTER`), estimate,
         low, high, n, seed ("all"), note, null_dictionary and null_estimate (the best null in this column; empty where
-        a null is no floor), beats_null (the interval of a learned dictionary lies on the better side of it).
+        a null is no floor), beats_null (the interval of the difference of a learned dictionary to that null lies on
+        the better side of 0; an error of a null in which nothing is random needs no interval of its own).
 
     Raises:
         ConceptBenchError: when no table ``dictionaries`` is given.
     """
     if "dictionaries" not in tables:
         raise ConceptBenchError("The leaderboard needs the table dictionaries; run measure_dictionaries.")
-    columns = _columns(tables, methods, reference)
+    columns = _columns(tables, methods, configured, reference)
     keys = [tuple(key) for key in tables["dictionaries"][list(IDS)].drop_duplicates().itertuples(index=False)]
     criterion = PRIMARY if columns.get(PRIMARY) else SECONDARY
     ranks = _ranks(columns.get(criterion, {}), keys, HIGHER_IS_BETTER[criterion])
@@ -75,10 +78,12 @@ def measure_leaderboard(tables: Mapping[str, pd.DataFrame], methods: Mapping[str
     return table[[*front, *(name for name in table.columns if name not in front)]]
 
 
-def _columns(tables: Mapping[str, pd.DataFrame], methods: Mapping[str, str], reference: str) -> dict[str, _Scores]:
+def _columns(
+    tables: Mapping[str, pd.DataFrame], methods: Mapping[str, str], configured: Mapping[str, str], reference: str
+) -> dict[str, _Scores]:
     cards = tables["dictionaries"]
-    columns = {name: _over_seeds(cards, name) for name in ("fvu", "l0", "dead_share", "tokens_per_s", "seconds")}
-    columns[SECONDARY] = _at_equal_l0(cards, methods, reference)
+    columns = {name: _over_seeds(cards, name) for name in CARDS}
+    columns[SECONDARY] = _at_equal_l0(cards, configured, reference)
     wanted = {
         "truth_summary": ("recovered_at_0.90", "recovered_at_0.90"),
         "stability": ("above_floor", "stability_above_floor"),
@@ -101,13 +106,25 @@ def _row(key: _Key, column: str, scores: _Scores, methods: Mapping[str, str]) ->
     family, score = methods[key[2]], scores[key]
     role = "null" if family in NULL_METHODS else "learned"
     better = HIGHER_IS_BETTER[column]
-    null = None if column in UNJUDGED else _best_null(scores, key, methods, max if better else min)
-    worst = score.low if better else score.high
+    null = None if column in CARDS else _best_null(scores, key, methods, max if better else min)
     floor = np.nan if null is None else scores[null].estimate
-    beats = role == "learned" and bool(worst > floor if better else worst < floor)
+    beats = False
+    if role == "learned" and null is not None:
+        # errors have intervals over seeds; the primary score is a difference to its null already
+        known = column == SECONDARY and methods[null[2]] in WITHOUT_CHANCE
+        other = _exact(scores[null]) if known else scores[null]
+        gain = score if column == PRIMARY else difference_interval(score, other)
+        beats = bool(gain.low > 0 if better else gain.high < 0)
     ids = dict(zip(IDS, key, strict=True))
     beside = {"null_dictionary": "" if null is None else null[2], "null_estimate": floor, "beats_null": beats}
     return {**ids, "family": family, "role": role, "column": column, **score.row(ALL_SEEDS), **beside}
+
+
+def _exact(score: Estimate) -> Estimate:
+    """A score without an interval as one of width zero; any other as it is."""
+    if np.isfinite(score.low) and np.isfinite(score.high):
+        return score
+    return replace(score, low=score.estimate, high=score.estimate)
 
 
 def _best_null(scores: _Scores, key: _Key, methods: Mapping[str, str], best: Callable[..., _Key]) -> _Key | None:
@@ -155,12 +172,12 @@ def _key(names: Any) -> _Key:
     return str(backbone), int(block), str(dictionary)
 
 
-def _at_equal_l0(cards: pd.DataFrame, methods: Mapping[str, str], reference: str) -> _Scores:
+def _at_equal_l0(cards: pd.DataFrame, configured: Mapping[str, str], reference: str) -> _Scores:
     """FVU at the mean L0 of the reference dictionary of the same hook point.
 
-    A dictionary near that L0 has its own FVU. One that is not gets that of its family (dictionaries of the same
-    method), interpolated seed by seed over log L0 between the two nearest around it; without such a pair there is no
-    value.
+    A dictionary near that L0 has its own FVU. One that is not gets that of its curve (dictionaries that differ from it
+    in their sparsity alone), interpolated seed by seed over log L0 between the two nearest around it; without such a
+    pair, or where two of the curve have the same L0, there is no value.
     """
     out: _Scores = {}
     for _, hook in cards.groupby(["backbone", "block"], sort=False):
@@ -172,19 +189,21 @@ def _at_equal_l0(cards: pd.DataFrame, methods: Mapping[str, str], reference: str
             elif max(float(part["l0"].mean()) / wanted, wanted / max(float(part["l0"].mean()), 1e-9)) <= NEAR:
                 out[key] = seed_interval(part["fvu"].to_numpy(dtype=np.float64))
             else:
-                family = hook[hook["dictionary"].map(methods) == methods[key[2]]]
-                out[key] = _interpolated(family, wanted)
+                curve = hook[hook["dictionary"].map(configured) == configured[key[2]]]
+                out[key] = _interpolated(curve, wanted)
     return out
 
 
-def _interpolated(family: pd.DataFrame, wanted: float) -> Estimate:
+def _interpolated(curve: pd.DataFrame, wanted: float) -> Estimate:
     values = []
-    for _, part in family.groupby("seed", sort=False):
+    for _, part in curve.groupby("seed", sort=False):
         ordered = part.sort_values("l0")
         sparsity = ordered["l0"].to_numpy(dtype=np.float64)
+        if (np.diff(sparsity) == 0).any():  # which of the two errors would count?
+            return Estimate(np.nan, np.nan, np.nan, 0, "two dictionaries of this curve have the same L0")
         if sparsity[0] > 0 and sparsity[0] <= wanted <= sparsity[-1]:
             errors = ordered["fvu"].to_numpy(dtype=np.float64)
             values.append(float(np.interp(np.log(wanted), np.log(sparsity), errors)))
     if not values:
-        return Estimate(np.nan, np.nan, np.nan, 0, f"no dictionary of this method near L0 {wanted:.3g}")
+        return Estimate(np.nan, np.nan, np.nan, 0, f"no dictionary of this curve near L0 {wanted:.3g}")
     return seed_interval(np.array(values))

@@ -37,13 +37,14 @@ from conceptbench.measures.edits import (
     on_steps,
     removal_curve,
 )
-from conceptbench.measures.matched import Active, matched_ranks
+from conceptbench.measures.matched import Active, control_overlap, matched_ranks
 from conceptbench.measures.readout import Activations, Readout
-from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, image_weights, note_lone_images
 from conceptbench.measures.selection import Dense, Selected, class_ranks, dataset_ranks
 
 Ranks = dict[str, Int64[np.ndarray, "image latent"]]
 Outcomes = Float[np.ndarray, "outcome k image"]
+Beside = dict[str, dict[str, Float[np.ndarray, " k"]]]
 OUTCOMES: Final = ("accuracy", "log_likelihood", "kl")
 CONTROL_OF: Final = {
     "true": "matched",
@@ -54,6 +55,8 @@ CONTROL_OF: Final = {
 """The matched control of each ranking; with dense latents last, that of `true` only."""
 DIRECTIONS: Final = ("on", "off")
 BALANCE: Final = ("active_latents", "mass_share", "frequency")
+BESIDE: Final = ("disjoint", "shared")
+"""Columns that say how far a matched control is made of other latents than its ranking."""
 RANGES: Final[dict[str, Bounds]] = {
     "accuracy": (0.0, 1.0),
     "log_likelihood": (-np.inf, 0.0),
@@ -209,12 +212,31 @@ def balance(
     return out
 
 
+def control_overlaps(
+    active: Active, ranks: Mapping[str, Int64[np.ndarray, "image latent"]], ks: Int64[np.ndarray, " k"]
+) -> Beside:
+    """For every matched control among the rankings, and for its contrast: `matched.control_overlap`."""
+    out: Beside = {}
+    for selection, control in CONTROL_OF.items():
+        if selection in ranks and control in ranks:
+            found = control_overlap(active, ranks[selection], ranks[control], ks)
+            out |= {control: found} | {name: found for name, pair in CONTRASTS.items() if pair == (selection, control)}
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class Curves:
     """Curves of several seeds under one heading: arrays [outcome, k, image] by seed and (ranking, direction)."""
 
     heading: dict[str, Any]
     of_seed: tuple[dict[tuple[str, str], Outcomes], ...]
+    beside: tuple[Beside, ...] = ()
+    """Of each seed, what stands beside the curves of matched controls (`control_overlaps`)."""
+
+    def notes_at(self, selection: str, at: int) -> dict[str, float]:
+        """`BESIDE` of a selection at position `at` of the values of k, mean over seeds; NaN for what is no control."""
+        found = [of_seed[selection] for of_seed in self.beside if selection in of_seed]
+        return {name: float(np.mean([of[name][at] for of in found])) if found else np.nan for name in BESIDE}
 
 
 def curve_table(
@@ -229,7 +251,9 @@ def curve_table(
     """Means over images and seeds with intervals (`resampling.Pooled`); the same resamples for every curve.
 
     Returns:
-        the headings' columns, selection, direction, k, outcome (one of `names`), estimate, low, high, n, seed, note.
+        the headings' columns, selection, direction, k, outcome (one of `names`), estimate, low, high, n, seed, note,
+        error and freedom of the t interval (NaN for percentiles of one seed), and for matched controls and their
+        contrasts disjoint and shared (`matched.control_overlap`; else NaN).
     """
     weights = image_weights(len(targets), n_resamples, rng, targets)
     rows: list[dict[str, Any]] = []
@@ -244,8 +268,11 @@ def curve_table(
                 outcome, k = names[at // len(ks)], int(ks[at % len(ks)])
                 pooled = Pooled(float(point), drawn[:, at], (of_seed[:, at],))
                 estimate = pooled.estimate(len(targets), ranges.get(outcome, UNBOUNDED))
-                rows.append(head | {"k": k, "outcome": outcome} | estimate.row(ALL_SEEDS))
-    return pd.DataFrame(rows)
+                beside = group.notes_at(key[0], at % len(ks))
+                spread = {"error": estimate.error, "freedom": estimate.freedom}
+                rows.append(head | {"k": k, "outcome": outcome} | estimate.row(ALL_SEEDS) | spread | beside)
+    table = pd.DataFrame(note_lone_images(rows, targets))
+    return table.astype({"error": np.float64, "freedom": np.float64})
 
 
 def contrasts(curves: Curves) -> Curves:
@@ -259,4 +286,4 @@ def contrasts(curves: Curves) -> Curves:
         }
         for found in curves.of_seed
     )
-    return Curves(curves.heading, differences)
+    return Curves(curves.heading, differences, curves.beside)

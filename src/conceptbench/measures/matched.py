@@ -79,8 +79,9 @@ def matched_ranks(
     """A ranking of every image's latents that is a control of `ranks` at every k.
 
     Where the k first latents of `ranks` hold m active ones, the control holds m active ones too: each stands for one of
-    them, is drawn among the nearest in frequency and mass, and lies beyond the m (while there are such). Latents that
-    are not active on the image come last.
+    them, is drawn among the nearest in frequency and mass, and lies behind that one in the ranking while there are
+    such. So the two share few latents while m is small, more as it grows (`control_overlap`), and all of them in the
+    end. Latents that are not active on the image come last.
     """
     own = ranks[active.image, active.latent]
     order = np.lexsort((own, active.image))
@@ -89,6 +90,31 @@ def matched_ranks(
     out = np.full(ranks.shape, ranks.shape[1], dtype=np.int64)
     out[active.image, sorted_active.latent[chosen]] = own[order]
     return out
+
+
+def control_overlap(
+    active: Active,
+    ranks: Int64[np.ndarray, "image latent"],
+    control: Int64[np.ndarray, "image latent"],
+    ks: Int64[np.ndarray, " k"],
+) -> dict[str, Float[np.ndarray, " k"]]:
+    """How far a control of `matched_ranks` can be, and is, other latents than its ranking at each k.
+
+    Returns:
+        disjoint: share of images on which it can be, because the k first latents of the ranking are at most half of
+        those that are active there. shared: of the active latents among the k first of the ranking those that the
+        control holds too, mean over images (0 on an image where there is none).
+    """
+    n = len(active.starts) - 1
+    whole, image = np.diff(active.starts), active.image
+    one, other = (found[image, active.latent] for found in (ranks, control))
+    disjoint, shared = np.empty(len(ks)), np.empty(len(ks))
+    for at, k in enumerate(ks):
+        held = np.bincount(image[one < k], minlength=n)
+        both = np.bincount(image[(one < k) & (other < k)], minlength=n)
+        disjoint[at] = (2 * held <= whole).mean()
+        shared[at] = (both / np.maximum(held, 1)).mean()
+    return {"disjoint": disjoint, "shared": shared}
 
 
 def matched_sets(

@@ -84,7 +84,7 @@ def overlap_tables(
     Returns:
         `overlap`: half, label (-1 is the mean over the half's classes), class_name, k (0 for rank_correlation),
         statistic (jaccard, rank_correlation), comparison, estimate, low, high, n, seed, note.
-        `overlap_regions`: half, label, class_name, region, comparison (adapted, null_halves), upper_rank, lower_rank,
+        `overlap_regions`: half, label, class_name, region, comparison (all but null_class), upper_rank, lower_rank,
         upper_bound, lower_bound (of `adapted`; NaN for the mean), estimate (number of latents), low, high, n, seed,
         note. `high`: both at or above the upper bound; `high_to_low`: zero-shot at or above it and adapted below the
         lower bound; `low_to_high`: the reverse; `between`: at or above the upper bound in one model and between the
@@ -114,7 +114,7 @@ def overlap_tables(
     regions = frame["statistic"].isin(REGIONS)
     return (
         frame[~regions].drop(columns=["upper_bound", "lower_bound"]).reset_index(drop=True),
-        _region_table(frame[regions & frame["comparison"].isin(["adapted", "null_halves"])], spec),
+        _region_table(frame[regions], spec),
         pd.concat(points, ignore_index=True)[
             ["label", "class_name", "latent", "zero_shot", "adapted", "region", "seed"]
         ],

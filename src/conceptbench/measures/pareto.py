@@ -22,21 +22,24 @@ STATISTICS: Final[Mapping[str, Bounds]] = {
 IDS: Final = ("backbone", "block", "dictionary")
 
 
-def measure_pareto(dictionaries: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
+def measure_pareto(
+    dictionaries: pd.DataFrame, methods: Mapping[str, str], configured: Mapping[str, str]
+) -> pd.DataFrame:
     """Table ``pareto``: FVU, L0 and signal recovered of every dictionary on held-out tokens.
 
     Args:
-        dictionaries: the table ``dictionaries``. methods: dictionary -> method.
+        dictionaries: the table ``dictionaries``. methods: dictionary -> method. configured: dictionary -> what it is
+            called when its sparsity is left aside; dictionaries of one such name are points of one curve.
 
     Returns:
-        backbone, block, dictionary, family (the method), role (learned, null), width, on_front (no learned dictionary
-        of the hook point has both a smaller or equal L0 and a smaller FVU; false for nulls), statistic (fvu, l0,
-        recovered_energy, recovered_norm), estimate, low, high (t interval over seeds), n (seeds), seed, note.
+        backbone, block, dictionary, configured, family (the method), role (learned, null), width, on_front (no learned
+        dictionary of the hook point has both a smaller or equal L0 and a smaller FVU; false for nulls), statistic
+        (fvu, l0, recovered_energy, recovered_norm), estimate, low, high (t interval over seeds), n (seeds), seed, note.
 
     Raises:
         ConceptBenchError: when a dictionary of the table is not configured.
     """
-    unknown = sorted(set(dictionaries["dictionary"]) - set(methods))
+    unknown = sorted(set(dictionaries["dictionary"]) - (methods.keys() & configured.keys()))
     if unknown:
         raise ConceptBenchError(f"Table dictionaries has {', '.join(unknown)}, which is not configured; make it again.")
     table = dictionaries.assign(recovered_energy=1 - dictionaries["fvu"])
@@ -45,7 +48,7 @@ def measure_pareto(dictionaries: pd.DataFrame, methods: Mapping[str, str]) -> pd
     for names, part in table.groupby(list(IDS), sort=False):
         key = tuple(names)
         family = methods[str(key[2])]
-        ids = dict(zip(IDS, key, strict=True)) | {"family": family}
+        ids = dict(zip(IDS, key, strict=True)) | {"configured": configured[str(key[2])], "family": family}
         ids |= {"role": "null" if family in NULL_METHODS else "learned", "width": int(part["width"].iloc[0])}
         for statistic, bounds in STATISTICS.items():
             values = part[statistic].to_numpy(dtype=np.float64)

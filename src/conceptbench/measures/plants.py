@@ -7,6 +7,8 @@ class the plant is told: it stands for a tower that tells them apart.
 * relabel: class vectors move towards the classes' image features; the image side is untouched. Perception is exactly 0
   and nothing is recruited.
 * recruit: an atom that fires on no image appears on images of a class, and the class vector reads it. All is recruited.
+  The atom is one that the dictionary measures well (`plant_recruit`).
+* recruit-any: the same with any silent atom.
 * amplify: latents that already speak for a class fire more strongly; the class vectors stay. Mapping is exactly 0 and
   nothing is recruited.
 * mixed: some classes recruit, some amplify, all others are relabelled; the shares are known for every seed.
@@ -31,36 +33,23 @@ from conceptbench.dictionaries import Codes, Dictionary
 from conceptbench.errors import ConceptBenchError
 from conceptbench.measures.association import Effects
 from conceptbench.measures.edits import Firings, atoms_in_raw_units, removal
+from conceptbench.measures.plant_recruit import recruit
 from conceptbench.measures.readout import Activations, Readout
 from conceptbench.measures.selection import Selected
 
 if TYPE_CHECKING:
     from conceptbench.backbones import Backbone
 
-PlantName = Literal["relabel", "recruit", "amplify", "mixed", "null"]
-PLANTS: Final[tuple[PlantName, ...]] = ("relabel", "recruit", "amplify", "mixed", "null")
+PlantName = Literal["relabel", "recruit", "recruit-any", "amplify", "mixed", "null"]
+PLANTS: Final[tuple[PlantName, ...]] = ("relabel", "recruit", "recruit-any", "amplify", "mixed", "null")
 TEXT_STEP: Final = 0.4
 """How far relabel moves a class vector of unit length along the class's centred image feature."""
 RELABEL_SHOTS: Final = 8
 """Images of each class of which that feature is the mean."""
 MIXED_TEXT_STEP: Final = 0.1
 """The same where other classes recruit: a small step, so that these are not outshouted."""
-RECRUIT_LOGITS: Final = 2.5
-"""Logits by which the readout tells a recruited direction that is there from one that is not."""
-RECRUIT_THRESHOLD: Final = 0.65
-"""Share of the direction from which on the readout speaks for the class."""
-RECRUIT_NORM: Final = 1.0
-"""Length of a recruited direction, as a share of the mean length of a centred token."""
 RECRUIT_SHARE: Final = 0.6
 """Share of images on which a recruited direction appears, by a random linear test of the image's mean token."""
-OWN_SPACE: Final = 0.9999
-"""Share of the squared length of image features that spans their own space."""
-FAITHFUL: Final = 3
-"""A recruited atom is drawn among so many for each affected class, those that the dictionary measures best."""
-TRIED: Final = 48
-"""Atoms that are tried out, those to which their own encoder row answers most like 1."""
-SAMPLED_TOKENS: Final = 512
-"""Tokens on which that is found out."""
 AMPLIFIED: Final = 20
 """Latents of a class that amplify strengthens."""
 AMONG: Final = 26
@@ -176,7 +165,7 @@ def grow(name: PlantName, soil: Soil, rng: np.random.Generator) -> Plant:
     """A plant on classes that leave room for a gain, drawn at random, with random atoms.
 
     Raises:
-        ConceptBenchError: when there are fewer than three classes, or every latent fires.
+        ConceptBenchError: when there are fewer than three classes, or too few latents are silent.
     """
     classes = len(soil.texts)
     if classes < 3:
@@ -188,7 +177,7 @@ def grow(name: PlantName, soil: Soil, rng: np.random.Generator) -> Plant:
     gains = np.zeros((classes, soil.dictionary.width))
     step = MIXED_TEXT_STEP if name == "mixed" else TEXT_STEP
     _relabel(soil, groups.get("relabel", poor[:0]), texts, step, rng)
-    _recruit(soil, groups.get("recruit", poor[:0]), texts, added, rng)
+    recruit(soil, groups.get("recruit", poor[:0]), texts, added, rng, tuned=name != "recruit-any")
     for label in groups.get("amplify", ()):
         gains[label, _speakers(soil, int(label), rng)] = AMPLIFY_BY
     gate = torch.from_numpy(rng.normal(size=soil.dictionary.d).astype(np.float32))
@@ -213,7 +202,7 @@ def _groups(name: PlantName, poor: NDArray[np.int64], rng: np.random.Generator) 
     match name:
         case "relabel":
             return {"relabel": poor}
-        case "recruit":
+        case "recruit" | "recruit-any":
             return {"recruit": rng.permutation(poor[:third])[: max(1, third - 1)]}
         case "amplify":
             return {"amplify": rng.permutation(poor[:half])[: max(1, half - 1)]}
@@ -239,67 +228,6 @@ def _relabel(soil: Soil, labels: NDArray[np.int64], texts: Tensor, step: float, 
         means.append(soil.features[rng.choice(mine, min(RELABEL_SHOTS, len(mine)), replace=False)].mean(dim=0))
     towards = torch.stack(means)
     texts[labels] += step * F.normalize(towards - towards.mean(dim=0), dim=-1)
-
-
-def _recruit(soil: Soil, labels: NDArray[np.int64], texts: Tensor, added: Tensor, rng: np.random.Generator) -> None:
-    """Give each class an atom that fires on none of the images, and let its class vector read what that adds.
-
-    The class vector moves along what the atom adds to the features beyond their own space, less a threshold, which is
-    written along the mean feature: the logit of the class moves by RECRUIT_LOGITS * (share of the direction that is
-    there - RECRUIT_THRESHOLD). No dictionary measures an atom in full; what its edit leaves stays below the threshold.
-    """
-    if not len(labels):
-        return
-    tokens, own = soil.activations.tokens, _space(soil.features)
-    length = (tokens - tokens.mean(dim=(0, 1))).norm(dim=-1).mean()
-    atoms = rng.permutation(silent_atoms(soil, float(length), FAITHFUL * len(labels)))[: len(labels)]
-    directions = F.normalize(atoms_in_raw_units(soil.dictionary, tokens)[torch.from_numpy(atoms)], dim=-1)
-    centre = soil.features.mean(dim=0)
-    logit_scale = soil.readout.backbone.logit_scale
-    for label, direction in zip(labels, directions, strict=True):
-        added[label] = RECRUIT_NORM * length * direction
-        mine = np.flatnonzero(soil.activations.targets == label)
-        with torch.no_grad():
-            moved = F.normalize(soil.readout.backbone.upper(tokens[mine] + added[label], soil.readout.block), dim=-1)
-        mean = moved.mean(dim=0)
-        step = F.normalize(mean - own.T @ (own @ mean), dim=-1)
-        texts[label] += RECRUIT_LOGITS / (logit_scale * float(mean @ step)) * step
-        texts[label] -= RECRUIT_LOGITS * RECRUIT_THRESHOLD / (logit_scale * float(centre @ centre)) * centre
-
-
-def _space(features: Float[Tensor, "image embed"]) -> Float[Tensor, "direction embed"]:
-    """Orthonormal directions that hold `OWN_SPACE` of the squared length of the features."""
-    _, strength, directions = torch.linalg.svd(features.double(), full_matrices=False)
-    held = torch.cumsum(strength**2, dim=0) / (strength**2).sum()
-    kept: Tensor = directions[: int((held < OWN_SPACE).sum()) + 1].to(features.dtype)
-    return kept
-
-
-def silent_atoms(soil: Soil, length: float, most: int) -> Int64[np.ndarray, " latent"]:
-    """Latents that fire on no image of split A and that the dictionary measures best once they are there.
-
-    Each is added with the length of a recruited direction to a sample of tokens; the error is what is left of it along
-    its direction when its own firing is removed.
-
-    Raises:
-        ConceptBenchError: when every latent fires.
-    """
-    silent = np.flatnonzero(soil.selected.frequency == 0)
-    if not silent.size:
-        raise ConceptBenchError(
-            "Every latent of the dictionary fires on the task, so none can be recruited; take a wider dictionary."
-        )
-    tokens = soil.activations.numpy().reshape(-1, soil.dictionary.d)
-    tokens = tokens[:: max(1, len(tokens) // SAMPLED_TOKENS)]
-    response = (soil.dictionary.encoder[silent] * soil.dictionary.atoms[silent]).sum(axis=1)
-    silent = silent[np.argsort(np.abs(response - 1), kind="stable")[: max(most, TRIED)]]
-    norms = np.linalg.norm(soil.dictionary.directions, axis=1)
-    error = np.empty(len(silent))
-    for at, latent in enumerate(silent):
-        push = np.float32(RECRUIT_NORM * length) * soil.dictionary.directions[latent] / norms[latent]
-        code = soil.dictionary.encode(tokens + push).csr()[:, [latent]].toarray().ravel()
-        error[at] = np.abs(code * norms[latent] / (RECRUIT_NORM * length) - 1).mean()
-    return np.asarray(silent[np.argsort(error, kind="stable")[:most]])
 
 
 def _speakers(soil: Soil, label: int, rng: np.random.Generator) -> Int64[np.ndarray, " latent"]:

@@ -78,11 +78,18 @@ class Readout:
         self, tokens: Float[Tensor, "image token feature"], prompts: Float[Tensor, "image prompt feature"]
     ) -> Float[Tensor, "image class"]:
         """Logits of tokens at the hook point; only the blocks above it run. Gradients flow where they are asked for."""
-        whole = torch.cat([tokens, prompts], dim=1) if prompts.shape[1] else tokens
-        with self.adapter.image_context(self.backbone):
-            features = self.backbone.upper(whole, self.block)
+        features = self.features(tokens, prompts)
         logits: Tensor = self.adapter.classify(self.backbone, features, self.class_names)
         return logits
+
+    def features(
+        self, tokens: Float[Tensor, "image token feature"], prompts: Float[Tensor, "image prompt feature"]
+    ) -> Float[Tensor, "image embed"]:
+        """Image features of tokens at the hook point, not normalised."""
+        whole = torch.cat([tokens, prompts], dim=1) if prompts.shape[1] else tokens
+        with self.adapter.image_context(self.backbone):
+            features: Tensor = self.backbone.upper(whole, self.block)
+        return features
 
     @torch.no_grad()
     def log_probabilities(

@@ -11,7 +11,7 @@ Row = Mapping[str, Any]
 SHARES = ("existing_share", "recruited_share", "beyond_share", "sufficient_share")
 
 CLAIMS = ("recruitment", "remapping")
-"""Claims that are made of the null plant, on samples of its own for each model."""
+"""Claims that are made of an adaptation, scored on plants where nothing is recruited or remapped."""
 
 
 def concept_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
@@ -24,23 +24,27 @@ def concept_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
 
 
 def remapping_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
-    """`remapping.<method>.<task>.association`: mean over classes of what was remapped beyond resampling."""
+    """`remapping.<method>.<task>.association[_relearnt]`: mean over classes of what was remapped beyond resampling."""
     chosen = table[(table["seed"].astype(str) == ALL_SEEDS) & (table["label"] == -1)]
     for row in _records(chosen):
-        yield f"remapping.{row['method']}.{row['task']}.association", row
+        suffix = "" if row["dictionary"] == "followed" else "_relearnt"
+        yield f"remapping.{row['method']}.{row['task']}.association{suffix}", row
 
 
 def plant_rows(table: pd.DataFrame) -> Iterator[tuple[str, Row]]:
-    """`plants.<plant>.{coverage,worst_coverage,bias}` over the headline parts, and rates of false positives.
+    """`plants.<plant>.[pooled.]{coverage,worst_coverage,bias}` over the headline parts, false positives and power.
 
-    `plants.<plant>.<part or claim>.false_positive_rate` is there where the truth is 0, in accuracy;
-    `plants.null.false_positive_rate` is the larger of the two claims.
+    `plants.<plant>.<part or claim>.[pooled.]false_positive_rate` is there where the truth is 0, in accuracy, `power`
+    where it is above 0; `plants.<plant>.false_positive_rate` is the larger of the two claims. `pooled`: three planted
+    models together, as a study pools its seeds.
     """
+    several = {1: "", 3: "pooled."}
     for row in _records(table[table["part"] == "all"]):
-        yield f"plants.{row['plant']}.{row['statistic']}", row
-    rates = table[(table["statistic"] == "false_positive_rate") & (table["outcome"] == "accuracy")]
+        yield f"plants.{row['plant']}.{several[row['models']]}{row['statistic']}", row
+    rates = table[table["statistic"].isin(["false_positive_rate", "power"]) & (table["outcome"] == "accuracy")]
     for row in _records(rates):
-        yield f"plants.{row['plant']}.{row['part']}.false_positive_rate", row
+        yield f"plants.{row['plant']}.{row['part']}.{several[row['models']]}{row['statistic']}", row
+    rates = rates[(rates["models"] == 1) & (rates["statistic"] == "false_positive_rate")]
     for plant, group in rates[rates["part"].isin(CLAIMS)].groupby("plant"):
         yield f"plants.{plant}.false_positive_rate", {"estimate": float(group["estimate"].max())}
 

@@ -1,6 +1,6 @@
 """Bootstrap replicates over images, and intervals that count images and seeds.
 
-A resample is a row of counts: how often each image is drawn (`inference.resample_weights`). Two measures given the
+A resample is a row of weights: how much each image counts (`inference.resample_weights`). Two measures given the
 same weights are resampled together, so that their difference is paired. Few seeds cannot be resampled: percentiles over
 draws of three seeds cover far less than they say. So images are resampled with the seeds as they are, the variance
 between seeds over their number is added, and a t interval is laid around the mean over seeds (`Pooled`).
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from conceptbench.inference import Estimate, group, resample_weights
+from conceptbench.inference import ROUNDING, Estimate, constant, group, resample_weights
 
 Weights = NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -25,6 +25,8 @@ UNBOUNDED: Final[Bounds] = (-np.inf, np.inf)
 LEVEL: Final = 0.95
 ALL_SEEDS = "all"
 """The value of the seed column in a row that pools the seeds."""
+NO_VARIATION: Final = "no variation between images"
+NOTHING_TO_DRAW: Final = "undefined on every resample, as where every class has one image"
 COSTLY_DIVISOR: Final = 5
 """Measures whose resamples go over patches or rank all latents anew take the resamples of the others over this."""
 MOST_SEARCHES: Final = 20
@@ -37,7 +39,10 @@ def costly_resamples(n_resamples: int) -> int:
 
 
 def image_weights(n: int, n_resamples: int, rng: np.random.Generator, strata: NDArray[Any] | None = None) -> Weights:
-    """Counts [resample, image]: every row draws n images with replacement, within each stratum where given."""
+    """Weights [resample, image] of rescaled bootstrap samples, within each stratum where given; a row sums to n.
+
+    NaN, so that there is no interval, where every stratum (or all there is) has one image (`resample_weights`).
+    """
     return np.concatenate(list(resample_weights(group(n, strata=strata), n_resamples, rng)))
 
 
@@ -45,18 +50,32 @@ def interval(point: float, replicates: NDArray[np.floating[Any]], n: int, level:
     """Percentile interval from bootstrap replicates [resample]; the note says why there is none."""
     finite = replicates[np.isfinite(replicates)]
     lost = len(replicates) - len(finite)
+    if np.isfinite(point) and not len(finite):
+        return Estimate(float(point), np.nan, np.nan, n, "one image only" if n == 1 else NOTHING_TO_DRAW)
     if not np.isfinite(point) or len(finite) < max(2, len(replicates) / 2):
         return Estimate(float(point), np.nan, np.nan, n, "undefined on these images")
-    if np.ptp(finite) == 0:
-        return Estimate(float(point), np.nan, np.nan, n, "no variation between images")
+    if constant(finite):
+        return Estimate(float(point), np.nan, np.nan, n, NO_VARIATION)
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(point), float(low), float(high), n, f"{lost} resamples undefined" if lost else "")
+
+
+def note_lone_images(rows: list[dict[str, Any]], strata: NDArray[Any]) -> list[dict[str, Any]]:
+    """Say in the note of every row with an interval how many strata (classes) of one image add no variance to it."""
+    images_of = np.unique(strata, return_counts=True)[1]
+    lone = int((images_of == 1).sum())
+    if not lone:
+        return rows
+    note = f"{lone} of {len(images_of)} classes have one image and add no variance"
+    return [
+        row | {"note": "; ".join(filter(None, (row["note"], note)))} if np.isfinite(row["low"]) else row for row in rows
+    ]
 
 
 def two_sided_p(replicates: NDArray[np.floating[Any]]) -> float:
     """Bootstrap p-value of a difference of zero: twice the smaller tail, with the +1 correction; 1 without data."""
     finite = replicates[np.isfinite(replicates)]
-    tail = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
+    tail = min(int((finite <= ROUNDING).sum()), int((finite >= -ROUNDING).sum()))
     return float(min(1.0, 2 * (tail + 1) / (finite.size + 1)))
 
 
@@ -71,8 +90,9 @@ def joint_interval(
         parts: each variance of the point with its degrees of freedom. bounds: where the interval is cut.
     """
     variance, freedom = joint_variance(parts)
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
-    return Estimate(point, max(point - half, bounds[0]), min(point + half, bounds[1]), n, note)
+    error = float(np.sqrt(variance))
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    return Estimate(point, max(point - half, bounds[0]), min(point + half, bounds[1]), n, note, error, float(freedom))
 
 
 def joint_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -142,18 +162,21 @@ class Pooled:
         several = [values for values in self.seeds if len(values) > 1]
         if not several or not np.isfinite(self.point) or len(drawn) < max(2, len(self.replicates) / 2):
             return []
-        if all(np.ptp(values) == 0 for values in (drawn, *several)):
+        if all(constant(values) for values in (drawn, *several)):
             return []
         images = (float(drawn.var(ddof=1)), len(drawn) - 1)
         return [images, *((float(values.var(ddof=1)) / len(values), len(values) - 1) for values in several)]
 
 
 def halves_weights(n: int, n_draws: int, rng: np.random.Generator, *, resample: bool) -> tuple[Weights, Weights]:
-    """Weights [draw, image] of two disjoint random halves, each summing to one; resampled inside each half if asked."""
+    """Weights [draw, image] of two disjoint random halves, each summing to one; resampled inside each half if asked.
+
+    A half of m images is resampled by m - 1 of them (one by itself), as in `inference.resample_weights`.
+    """
     first, second = np.zeros((n_draws, n)), np.zeros((n_draws, n))
     for draw in range(n_draws):
         order = rng.permutation(n)
         for weights, rows in ((first[draw], order[: n // 2]), (second[draw], order[n // 2 :])):
-            chosen = rng.choice(rows, rows.size) if resample else rows
-            np.add.at(weights, chosen, 1.0 / rows.size)
+            chosen = rng.choice(rows, max(rows.size - 1, 1)) if resample else rows
+            np.add.at(weights, chosen, 1.0 / chosen.size)
     return first, second

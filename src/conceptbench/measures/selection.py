@@ -7,6 +7,7 @@ latent gets a place by chance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,22 +37,22 @@ class Selected:
     """Fires on more than a tenth of all tokens."""
 
 
-def select_on(codes: Codes, targets: NDArray[np.int64], n_classes: int, tau: float) -> Selected:
-    """Aggregates over the classes 0 .. n_classes - 1.
+def select_on(codes: Codes, targets: NDArray[np.int64], class_names: Sequence[str], tau: float) -> Selected:
+    """Aggregates over the named classes, whose positions the targets are.
 
     Raises:
         ConceptBenchError: when a class has no images.
     """
-    sizes = np.bincount(targets, minlength=n_classes)
+    sizes = np.bincount(targets, minlength=len(class_names))
     if (sizes == 0).any():
         raise ConceptBenchError(
-            f"Class number {int(np.flatnonzero(sizes == 0)[0])} of the candidates has no images on split A; "
+            f"Class '{class_names[int(np.flatnonzero(sizes == 0)[0])]}' has no images on split A; "
             "give the split some or leave the class out."
         )
     counts = codes.image_count(tau).astype(np.float64)
     fires = codes.image_max()
     fires.data[:] = 1.0
-    by_class = np.zeros((n_classes, len(targets)))
+    by_class = np.zeros((len(class_names), len(targets)))
     by_class[targets, np.arange(len(targets))] = 1.0
     class_fires = np.asarray((fires.T @ by_class.T).T)
     tokens = np.bincount(codes.indices, minlength=codes.shape[2]) / codes.n_rows

@@ -5,8 +5,9 @@ its opposite say different things. Up to `LARGEST_ASSIGNMENT` live latents the m
 above, where it would take hours, it consists of mutual nearest neighbours, whose summed cosine can only be smaller.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Final, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ SHARED_ABOVE: Final = 0.7
 """Cosine from which two matched latents count as the same one (Paulo and Belrose, arXiv 2501.16615)."""
 STRATA: Final = 4
 """Quarters of the live latents by how often they fire, from rare to frequent."""
+DRAWS: Final = 3
+"""Comparisons of shuffled runs behind a floor, at least: the draws of all pairs of runs count together."""
+SHUFFLED_TOGETHER: Final = 32
+"""Latents that swap coordinates with each other, at least: few would stay what they are."""
 BLOCK: Final = 2048
 """Rows of the cosine table held at once when it is not held as a whole."""
 
@@ -141,42 +146,56 @@ def compare(a: LiveLatents, b: LiveLatents) -> tuple[dict[str, float], Rule]:
     return out | {f"frequency_{at + 1}": float(value) for at, value in enumerate(strata)}, decoder.rule
 
 
-def chance(a: LiveLatents, b: LiveLatents, rng: np.random.Generator) -> dict[str, float]:
-    """The mcc of what has the same numbers of atoms but no concept in common, from one draw each.
+def floors(runs: Sequence[LiveLatents], rng: np.random.Generator) -> dict[tuple[int, int], dict[str, float]]:
+    """Every statistic of `compare` for each pair of runs after `shuffled`: what they share by chance alone.
 
-    Returns: floor_random (random unit atoms), floor_shuffled (atoms with the same mean and covariance as those of each
-    side, but none of the atoms).
+    The mean over as many draws as make `DRAWS` comparisons of all pairs together.
     """
-    shuffled = _mcc(_shuffled(a.atoms, rng), _shuffled(b.atoms, rng))
-    return {"floor_random": _mcc(_random(a, rng), _random(b, rng)), "floor_shuffled": shuffled}
+    pairs = list(combinations(range(len(runs)), 2))
+    drawn = []
+    for _ in range(-(-DRAWS // len(pairs))):
+        made = [shuffled(run, rng) for run in runs]
+        drawn.append({(a, b): compare(made[a], made[b])[0] for a, b in pairs})
+    return {pair: {name: _mean([draw[pair][name] for draw in drawn]) for name in drawn[0][pair]} for pair in pairs}
 
 
-def above(value: float, floors: Mapping[str, float]) -> float:
-    """How far a value is on the way from the larger floor (0) to one (1)."""
-    floor = max(floors.values())
-    return (value - floor) / (1 - floor)
+def random_floor(a: LiveLatents, b: LiveLatents, rng: np.random.Generator) -> float:
+    """The mcc of as many random unit atoms in as many dimensions, from one draw."""
+    left, right = (unit_rows(rng.standard_normal(side.atoms.shape)) for side in (a, b))
+    return float(match(left, right).cosine.sum()) / max(a.n, b.n)
 
 
-def _mcc(left: Float32[np.ndarray, "left feature"], right: Float32[np.ndarray, "right feature"]) -> float:
-    return float(match(left, right).cosine.sum()) / max(len(left), len(right))
+def above(value: float, *levels: float) -> float:
+    """How far a value is on the way from the largest of the floors (0) to one (1)."""
+    floor = max(levels)
+    return (value - floor) / (1 - floor) if floor < 1 else 0.0
 
 
-def _random(latents: LiveLatents, rng: np.random.Generator) -> Float32[np.ndarray, "live feature"]:
-    """As many random unit atoms."""
-    return unit_rows(rng.standard_normal(latents.atoms.shape))
+def shuffled(latents: LiveLatents, rng: np.random.Generator) -> LiveLatents:
+    """Latents that keep the mean and the covariance of atoms and encoder, frequency and energy, but no atom.
 
-
-def _shuffled(
-    atoms: Float32[np.ndarray, "live feature"], rng: np.random.Generator
-) -> Float32[np.ndarray, "live feature"]:
-    """Atoms that keep the mean and the covariance of these, but no atom.
-
-    In the basis of their principal axes, every coordinate is permuted over the atoms: what two dictionaries share
-    because both live in the same few directions of the activations stays, what they share atom by atom goes.
+    In the basis of the principal axes of atoms and encoder rows side by side, every coordinate is permuted over
+    latents that fire and weigh alike: a quarter by frequency, and of each a quarter by energy (less often cut where
+    fewer than `SHUFFLED_TOGETHER` would be left). What two dictionaries
+    share because both live in the same few directions of the activations stays, and so does that their strong latents
+    lie there; what they share latent by latent goes.
     """
-    centre = atoms.mean(axis=0)
-    _, _, axes = np.linalg.svd(atoms - centre, full_matrices=False)
-    return unit_rows(rng.permuted((atoms - centre) @ axes.T, axis=0) @ axes + centre)
+    rows = np.concatenate([latents.atoms, latents.encoder], axis=1)
+    centre = rows.mean(axis=0)
+    rows -= centre
+    axes = np.linalg.eigh((rows.T @ rows).astype(np.float64))[1].astype(np.float32)
+    places = rows @ axes
+    for alike in _parts(latents.frequency, latents.n // SHUFFLED_TOGETHER):
+        for part in _parts(latents.energy[alike], len(alike) // SHUFFLED_TOGETHER):
+            places[alike[part]] = rng.permuted(places[alike[part]], axis=0)
+    made = places @ axes.T + centre
+    d = latents.atoms.shape[1]
+    return replace(latents, atoms=unit_rows(made[:, :d]), encoder=unit_rows(made[:, d:]))
+
+
+def _parts(values: Float64[np.ndarray, "live"], most: int = STRATA) -> list[Int64[np.ndarray, "stratum"]]:
+    """Places of the values cut by size into quarters, or into fewer parts: the smallest first."""
+    return np.array_split(np.argsort(values, kind="stable"), min(max(most, 1), STRATA))
 
 
 def _agreed(decoder: Matching, encoder: Matching) -> Bool[np.ndarray, "pair"]:
@@ -198,8 +217,7 @@ def _weighted(weights: Float64[np.ndarray, "live"], found: Matching) -> float:
 def _by_frequency(side: LiveLatents, found: Matching) -> Float64[np.ndarray, "stratum"]:
     """Mean cosine in each quarter of the live latents by frequency."""
     cosines = found.by_left(side.n)
-    parts = np.array_split(np.argsort(side.frequency, kind="stable"), STRATA)
-    return np.array([cosines[part].mean() if len(part) else np.nan for part in parts])
+    return np.array([cosines[part].mean() if len(part) else np.nan for part in _parts(side.frequency)])
 
 
 def _mean(values: list[float]) -> float:

@@ -53,6 +53,7 @@ class Job:
     amounts: Mapping[Unit, float] = field(default_factory=lambda: {"job": 1.0})
     threads: int = 1
     gpu: bool = False
+    """Whether it can use a GPU."""
     priority: int = 0
     arrays: float = 0.0
     """Bytes of arrays in memory at its peak that grow with the experiment."""
@@ -62,6 +63,10 @@ class Job:
     """Images that it describes or passes through a tower, each as often as it does; 0 where there are none."""
     tokens: float = 0.0
     """Tokens that it records, learns from or encodes, each as often as it does; 0 where there are none."""
+    gpus: int = 1
+    """GPUs that it takes where it can use one."""
+    divided: float = 0.0
+    """Share of its `learning_gflop` that its GPUs divide; each of them does all the others."""
 
     @property
     def label(self) -> str:

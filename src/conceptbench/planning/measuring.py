@@ -1,9 +1,11 @@
 """Jobs from codes and adapters to tables, figures and the manifest of the run."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Final
 
 from conceptbench.config.remapping import split_images
+from conceptbench.config.remapping_stages import associated
 from conceptbench.config.synthetic import swept_methods
 from conceptbench.planning.jobs import VALUE_BYTES, Folder, Job, Learnt, Study, Unit
 from conceptbench.planning.pipeline import (
@@ -20,12 +22,16 @@ EMBEDDING: Final = 128
 """Features of an embedding of the small backbones, which named kinds are about."""
 LARGEST_ASSIGNMENT: Final = 8192
 """Latents up to which `measure_stability` assigns one to one; above it takes mutual nearest neighbours."""
+SHUFFLED_PAIRS: Final = 3
+"""Comparisons of shuffled runs that it makes of each dictionary, at least."""
 NEAREST_ROWS: Final = 2048
 """Rows of the table of cosines that it holds at once there."""
 TABLE_BYTES: Final = 20
 """Bytes of a cell of the whole table: cosines, and two copies in double precision for the solver."""
 CODE_COPIES: Final = 3
 """Times its own size that a code takes while it is read: itself, the images chosen, values in double precision."""
+PASSES: Final = 3
+"""Passes of the blocks above the hook point that a gradient costs: one forward, and a backward twice as long."""
 EDITED_MODELS: Final = 2
 """An edit is made on the model as it was and as it is."""
 
@@ -173,7 +179,8 @@ def _stability(study: Study, on: str, pairs: float) -> Job:
     """Latents of two dictionaries are assigned to each other, or find their nearest where they are too many.
 
     An assignment takes the cube of the width and a table of its square. Nearest neighbours take products of all atoms
-    with all atoms, once for the decoders and once for the encoders of each pair, and for two draws of chance.
+    with all atoms, once for the decoders and once for the encoders of each comparison. Runs are compared as they are
+    and shuffled (the pairs of all draws are at least `SHUFFLED_PAIRS`), and random atoms once.
     """
     hooks, halves = tuple(study.config.hooks), study.config.dictionaries.halves
     amounts: dict[Unit, float] = {"assignment": 0.0, "encoding_gflop": 0.0}
@@ -181,16 +188,16 @@ def _stability(study: Study, on: str, pairs: float) -> Job:
     for name in hooks:
         width = study.towers[name].image.width
         for one in study.dictionaries(name):
-            count = (pairs if one.seeds > 1 else 0) + (one.name in halves)
-            if not count:
+            repeated = ([pairs] if one.seeds > 1 else []) + ([1.0] if one.name in halves else [])
+            if not repeated:
                 continue
-            draws = (one.seeds > 1) + (one.name in halves)
-            atoms = FLOAT * one.latents * width * 2 * (one.seeds + 3)
+            count = sum(some * (1 + ceil(SHUFFLED_PAIRS / some)) for some in repeated)
+            atoms = FLOAT * one.latents * width * 2 * (2 * one.seeds + 3)
             if one.latents <= LARGEST_ASSIGNMENT:
                 amounts["assignment"] += study.blocks(name) * count * one.latents**3 / GIGA
                 table = TABLE_BYTES * one.latents**2
             else:
-                products = study.blocks(name) * 2 * (count + draws)
+                products = study.blocks(name) * (2 * count + len(repeated))
                 amounts["encoding_gflop"] += products * 2 * width * one.latents**2 / GIGA
                 table = 2 * FLOAT * NEAREST_ROWS * one.latents
             arrays = max(arrays, atoms + table)
@@ -239,7 +246,7 @@ def _remapping(study: Study) -> Iterator[Job]:
     changed: tuple[str, ...] = ()
     if measures.concepts:
         changed = study.moving if measures.concepts.methods is None else measures.concepts.methods
-    if measures.concepts and changed:
+    if measures.concepts:
         yield from _concepts(study, changed, needs, behind)
     if measures.plants:
         repetitions = float(measures.plants.seeds * measures.plants.resamples)
@@ -257,20 +264,24 @@ def _concepts(study: Study, changed: tuple[str, ...], needs: tuple[str, ...], be
     models = study.seeds * len(study.tasks) * (1 + len(changed))
     on_a, on_b = split_images(chosen.images)
     forward: dict[Unit, float] = {"job": 1, "forward_gflop": models * (on_a + on_b) * tower.image_gflop()}
+    read = associated(study.config)
     for task in study.tasks:
         for method in relearnt:
             yield _relearning(study, task, method)
     after = (*needs, *(["learn_adapted"] if relearnt else []))
-    yield Job("measure_concepts", needs=after, amounts=forward, gpu=True)
+    if changed:
+        yield Job("measure_concepts", needs=after, amounts=forward, gpu=True)
+        yield _drawn("shares", "measure_concepts")
+    if not read:
+        return
     classes = sum(study.images[task].trained_classes(setting) for task in study.tasks)
-    edits = study.seeds * classes * chosen.exact * (1 + len(changed)) * on_b
+    gradients = PASSES * (1 + len(read) + 2 * len(relearnt))
+    edits = study.seeds * classes * (chosen.exact * (1 + len(changed)) + gradients) * on_b
     scored = models * on_b * tower.image_gflop()
     amounts: dict[Unit, float] = {"job": 1, "forward_gflop": scored, "edit_gflop": edits * behind}
-    yield Job("measure_association", needs=needs, amounts=amounts, gpu=True)
-    if relearnt:
-        yield Job("measure_validity", needs=after, amounts=forward, gpu=True)
-    yield _drawn("shares", "measure_concepts")
-    yield _drawn("association", "measure_association")
+    yield Job("measure_association", needs=after, amounts=amounts, gpu=True)
+    yield Job("measure_validity", needs=after, amounts=forward, gpu=True)
+    yield _drawn("association", "measure_association", "measure_validity")
 
 
 def _relearning(study: Study, task: str, method: str) -> Job:

@@ -9,12 +9,14 @@ from conceptbench.planning.jobs import VALUE_BYTES, Folder, Job, Learnt, Study, 
 
 BATCH_IMAGES: Final = 256
 ENCODED_IMAGES: Final = 512
-"""Images whose tokens are encoded at once (scripts/encode_codes.py)."""
+"""Images whose tokens are encoded at once (scripts/_encoding.py)."""
 HELD_OUT_IMAGES: Final = 512
 BUFFER_TOKENS: Final = 2**20
 FLOAT: Final = 4
 TRAINING_COPIES: Final = 6.5
 """Times its own size that a dictionary in training takes: two matrices, two moments of each, a rounded encoder."""
+DIVIDED: Final = ("topk", "relu-l1")
+"""Methods whose batches several GPUs divide."""
 VALIDATION_SHOTS: Final = 4
 """Validation images of a class, at most (CoOp's protocol)."""
 ADAPTER_BYTES: Final = 400_000
@@ -120,6 +122,13 @@ def learning_amounts(learnt: list[Learnt], d: int, tokens: float) -> dict[Unit, 
     return {"job": 1, "token": sum(seen for _, seen in passes), "learning_gflop": gflop}
 
 
+def divided_share(learnt: list[Learnt]) -> float:
+    """Part of the learning operations that several GPUs divide (`dictionaries.divided`)."""
+    operations = [(one, one.seeds * one.epochs * one.latents) for one in learnt if one.trained]
+    divided = sum(count for one, count in operations if one.method in DIVIDED)
+    return divided / sum(count for _, count in operations) if operations else 0.0
+
+
 def learning_arrays(learnt: list[Learnt], d: int, tokens: float, held_out: float) -> float:
     """Bytes of learning: the buffer of shuffled tokens, held-out tokens, and every dictionary at once."""
     matrices = sum(one.seeds * one.latents * d for one in learnt if one.trained)
@@ -151,12 +160,16 @@ def _learning(study: Study, backbone: str) -> Job:
         amounts["forward_gflop"] = passes * sum(tower.image_gflop(block) for block in study.config.hooks[backbone])
     else:
         needs = (recorded(study, backbone, train_on), *needs)
-    arrays = learning_arrays(learnt, d, tokens, HELD_OUT_IMAGES * tower.image.tokens)
+    gpus = study.config.dictionaries.gpus  # with a process on each, which has tokens and dictionaries of its own
+    arrays = gpus * learning_arrays(learnt, d, tokens, HELD_OUT_IMAGES * tower.image.tokens)
     leaves: dict[Folder, float] = {
         "dictionaries": blocks * (dictionary_bytes(learnt, d) + 2 * dictionary_bytes(halved, d))
     }
     images, seen = amounts.get("pass", 0.0), amounts["token"]
-    return Job("learn_dictionaries", backbone, needs, amounts, 2, True, 20, arrays, leaves, images, seen)
+    return Job(
+        "learn_dictionaries", backbone, needs, amounts, 2, True, 20, arrays, leaves, images, seen, gpus,
+        divided_share(twice),
+    )  # fmt: skip
 
 
 def _encoding(study: Study, backbone: str, dataset: str) -> Job:

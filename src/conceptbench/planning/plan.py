@@ -1,7 +1,7 @@
 """The plan of an experiment: what every stage will take."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conceptbench.config import Config
 from conceptbench.planning.jobs import Folder, Job, Study
@@ -22,6 +22,8 @@ class Stage:
     """Summed over its jobs, with the threads they ask for."""
     core_seconds: float
     gpu: bool
+    gpu_seconds: float
+    """Summed over its jobs and the GPUs of each, where it uses GPUs."""
     mib: float
     """Of its largest job."""
     bytes: float
@@ -67,7 +69,7 @@ class Plan:
     @property
     def gpu_hours(self) -> float:
         """Hours of GPUs; 0 when none is used."""
-        return sum(stage.seconds for stage in self.stages if stage.gpu and self.machine.gpus) / 3600
+        return sum(stage.gpu_seconds for stage in self.stages if stage.gpu and self.machine.gpus) / 3600
 
     @property
     def mib(self) -> float:
@@ -109,7 +111,8 @@ def make_plan(config: Config, rates: Rates, machine: Machine, gpu_tflops: float 
         ConceptBenchError: as `all_jobs`.
     """
     study = Study(config, rates.penalised_l0)
-    jobs = [*pipeline_jobs(study), *measuring_jobs(study)]
+    planned = [*pipeline_jobs(study), *measuring_jobs(study)]
+    jobs = [replace(job, gpus=max(1, min(job.gpus, machine.gpus))) for job in planned]
     costs = {job.label: rates.cost(job, gpu_tflops if machine.gpus else None) for job in jobs}
     spans = schedule(jobs, {label: cost.seconds for label, cost in costs.items()}, machine, rates.gap)
     folders: dict[Folder, float] = {}
@@ -144,6 +147,7 @@ def _stage(rule: str, jobs: list[Job], costs: Mapping[str, Cost], rates: Rates) 
         seconds=sum(cost.seconds for cost in found),
         core_seconds=sum(cost.seconds * job.threads for job, cost in zip(jobs, found, strict=True)),
         gpu=jobs[0].gpu,
+        gpu_seconds=sum(cost.seconds * job.gpus for job, cost in zip(jobs, found, strict=True)),
         mib=max(cost.mib for cost in found),
         bytes=sum(sum(rates.disk(job).values()) for job in jobs),
         missing=tuple(sorted({unit for cost in found for unit in cost.missing})),

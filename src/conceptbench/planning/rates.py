@@ -72,7 +72,8 @@ class Rates:
         total, missing = rate.start_up, []
         for unit, amount in job.amounts.items():
             if gpu_tflops and job.gpu and unit in GIGA_UNITS:
-                total += amount / (gpu_tflops * 1e3)
+                alike = 1 - job.divided * (1 - 1 / job.gpus) if unit == "learning_gflop" else 1.0
+                total += amount * alike / (gpu_tflops * 1e3)
                 continue
             seconds = rate.seconds.get(unit, self.shared.get(unit))
             if seconds is None and amount and unit != "job":

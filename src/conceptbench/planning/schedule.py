@@ -26,14 +26,14 @@ class Span:
 
 
 def schedule(jobs: Sequence[Job], seconds: Mapping[str, float], machine: Machine, gap: float = 0.0) -> list[Span]:
-    """Start every job as soon as what it needs has ended and there are cores (and a GPU) for it.
+    """Start every job as soon as what it needs has ended and there are cores (and GPUs) for it.
 
     Of several, that of the highest priority starts first, then that which stands first. A job that asks for more
     threads than there are cores takes longer in proportion.
 
     Args:
         jobs: in the order of the workflow. seconds: of each by its label.
-        machine: cores and GPUs; without a GPU jobs take none.
+        machine: cores and GPUs; a job that asks for more GPUs than there are takes them all.
         gap: seconds before a job starts, for the engine.
 
     Raises:
@@ -48,7 +48,7 @@ def schedule(jobs: Sequence[Job], seconds: Mapping[str, float], machine: Machine
         ended = {label for label, span in spans.items() if span.ended <= now}
         for at in order:
             job = jobs[at]
-            taken, needed = min(job.threads, machine.cores), int(job.gpu and machine.gpus > 0)
+            taken, needed = min(job.threads, machine.cores), _gpus(job, machine)
             if job.label in spans or taken > cores or needed > gpus or not waiting[job.label] <= ended:
                 continue
             lasts = gap + seconds[job.label] * job.threads / taken
@@ -59,8 +59,12 @@ def schedule(jobs: Sequence[Job], seconds: Mapping[str, float], machine: Machine
             stuck = next(job.label for job in jobs if job.label not in spans)
             raise ConceptBenchError(f"The plan cannot start {stuck}: jobs need each other; report this as a bug.")
         now, at = heapq.heappop(running)
-        cores, gpus = cores + min(jobs[at].threads, machine.cores), gpus + int(jobs[at].gpu and machine.gpus > 0)
+        cores, gpus = cores + min(jobs[at].threads, machine.cores), gpus + _gpus(jobs[at], machine)
     return [spans[job.label] for job in jobs]
+
+
+def _gpus(job: Job, machine: Machine) -> int:
+    return min(job.gpus, machine.gpus) if job.gpu else 0
 
 
 def _waiting(jobs: Sequence[Job]) -> dict[str, set[str]]:

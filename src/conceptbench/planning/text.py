@@ -58,7 +58,7 @@ def stage_rows(stages: Sequence[Stage], gpus: int) -> list[tuple[str, ...]]:
             number(stage.tokens),
             hours(stage.seconds),
             "GPU" if stage.gpu and gpus else "CPU",
-            f"{stage.seconds / 3600:,.2f}" if stage.gpu and gpus else "",
+            f"{stage.gpu_seconds / 3600:,.2f}" if stage.gpu and gpus else "",
             f"{stage.mib / 1024:,.1f} GiB",
             size(stage.bytes),
         )

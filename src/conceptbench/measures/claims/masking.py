@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from conceptbench.inference import Estimate
 from conceptbench.measures.claims.verdict import (
@@ -20,12 +20,11 @@ from conceptbench.measures.claims.verdict import (
     difference,
     each_task,
     estimate_of,
-    exact,
+    everywhere,
     find,
     judge,
     rows_of,
     scaled,
-    simultaneous,
 )
 
 ZERO_SHOT: Final = "zero-shot"
@@ -38,7 +37,8 @@ INERT: Final = {"random": 0.5, "dataset": 3.0}
 MATCHED: Final = {"random": "matched", "dataset": "matched-dataset", "predicted": "matched-predicted"}
 """The matched control beside a ranking: its own, and that of the own class beside random latents, which have none."""
 SELECTION_MARGIN: Final = 1.0
-Size = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+RANGE: Final = (-100.0, 100.0)
+"""Of a change of accuracy in points."""
 
 
 def _own(model: str = ZERO_SHOT, **where: Any) -> dict[str, Any]:
@@ -143,13 +143,16 @@ def early_loss(tables: Tables, about: About) -> Iterator[Verdict]:
 
 
 def _rise(curves: pd.DataFrame, task: str, setting: str) -> Verdict:
-    """The largest rise of accuracy from a k to any larger one; 0 for a curve that never rises."""
-    chosen = rows_of(curves, **_own(task=task, selection="true", direction="off"))
-    values = chosen.sort_values("k")["estimate"].to_numpy()
-    rise = 100 * float(np.max(np.maximum.accumulate(values[::-1])[::-1] - values, initial=0.0))
-    found = exact(rise, int(chosen["n"].max()), "the largest over all pairs of k")
-    outcome, reason = judge(found, "the rise", at_most=LARGEST_RISE)
-    return Verdict("largest rise along k", outcome, reason, task, found, POINTS, setting=setting)
+    """The largest rise of accuracy from a k to any larger one, over all pairs of k (negative where it only falls)."""
+    chosen = rows_of(curves, **_own(task=task, selection="true", direction="off")).sort_values("k")
+    found = {int(row["k"]): scaled(estimate_of(row), 100) for _, row in chosen.iterrows()}
+    rises = {f"k = {low} to {high}": difference(found[high], found[low]) for low, high in combinations(found, 2)}
+    if not rises:
+        raise CannotTest("measures.masking.k has one value only")
+    wide, (outcome, reason) = everywhere(rises, "the rise", RANGE, at_most=LARGEST_RISE)
+    where = max(wide, key=lambda at: wide[at].estimate)
+    detail = f"{where} of {len(wide)} pairs, as if points were independent"
+    return Verdict("largest rise along k", outcome, reason, task, wide[where], POINTS, detail=detail, setting=setting)
 
 
 def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
@@ -163,12 +166,12 @@ def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
         if not small:
             raise CannotTest(f"measures.masking.k has no value up to {FEW}")
         for selection, margin in INERT.items():
-            found = {k: _points(changes, k, selection=selection, **where) for k in small}
-            k = max(found, key=lambda at: abs(found[at].estimate))
+            found = {f"k = {k}": _points(changes, k, selection=selection, **where) for k in small}
+            wide, (outcome, reason) = everywhere(found, "the change", RANGE, -margin, margin)
+            k = max(small, key=lambda at: abs(found[f"k = {at}"].estimate))
+            largest = wide[f"k = {k}"]
             hit = _hits(tables["masking_balance"], task, selection, k)
             as_many = _points(changes, k, selection=MATCHED[selection], **where)
-            largest = simultaneous(found[k], len(small))
-            outcome, reason = judge(largest, "the largest change", -margin, margin)
             shown = {"random": "random latents", "dataset": "top latents of the data set"}[selection]
             part = f"largest change with up to {FEW} {shown} removed"
             detail = f"k = {k}, which hits {hit:.1f} active latents of an image"
@@ -219,30 +222,32 @@ def selecting_and_classifying(tables: Tables, about: About) -> Iterator[Verdict]
         setting = _setting(about, tables["masking"], task)
         for model, by in ((ZERO_SHOT, after), (after, ZERO_SHOT)):
             of = _own(model, task=task, selected_by=by, against="own-ranking", selection="true")
-            found, at = _extreme(changes, of, np.abs)
-            outcome, reason = judge(found, "the largest change", -SELECTION_MARGIN, SELECTION_MARGIN)
-            part = f"largest change when {by} selects for {model}"
-            yield Verdict(part, outcome, reason, task, found, POINTS, detail=at, setting=setting)
+            wide, (outcome, reason) = everywhere(
+                _curve(changes, of), "the change", RANGE, -SELECTION_MARGIN, SELECTION_MARGIN
+            )
+            at = max(wide, key=lambda where: abs(wide[where].estimate))
+            part, detail = f"largest change when {by} selects for {model}", f"{at} of {len(wide)} points"
+            yield Verdict(part, outcome, reason, task, wide[at], POINTS, detail=detail, setting=setting)
         of = _own(after, task=task, against=ZERO_SHOT, selection="true", direction="on")
-        found, at = _extreme(changes[changes["k"] >= FEW], of, np.negative)
-        outcome, reason = judge(found, "the smallest gain", at_least=POSITIVE)
+        wide, (outcome, reason) = everywhere(
+            _curve(changes[changes["k"] >= FEW], of), "the gain", RANGE, at_least=POSITIVE
+        )
+        at = min(wide, key=lambda where: wide[where].estimate)
         text = _text_side(tables, task, after)
         part = f"smallest gain of {after} over zero-shot at equal k from {FEW} on"
-        control = "text side's part of the gain"
-        yield Verdict(part, outcome, reason, task, found, POINTS, control, text, POINTS, at, setting)
+        control, detail = "text side's part of the gain", f"{at} of {len(wide)} points"
+        yield Verdict(part, outcome, reason, task, wide[at], POINTS, control, text, POINTS, detail, setting)
 
     yield from each_task(about.tasks, "selecting and classifying backbone", judge_task)
 
 
-def _extreme(changes: pd.DataFrame, where: Mapping[str, Any], size: Size) -> tuple[Estimate, str]:
-    """The largest `size` of an estimate, in points, its interval that of all points together; and where it is."""
+def _curve(changes: pd.DataFrame, where: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The changes at all points of these curves, in points of accuracy, named by k and direction."""
     chosen = rows_of(changes, **where)
     chosen = chosen[chosen["estimate"].notna()]
     if chosen.empty:
         raise CannotTest(NEEDS_REPLACE)
-    row = chosen.iloc[int(np.argmax(size(chosen["estimate"].to_numpy())))]
-    largest = simultaneous(scaled(estimate_of(row), 100), len(chosen))
-    return largest, f"k = {int(row['k'])} ({row['direction']}) of {len(chosen)} points"
+    return {f"k = {int(row['k'])} ({row['direction']})": scaled(estimate_of(row), 100) for _, row in chosen.iterrows()}
 
 
 def _text_side(tables: Tables, task: str, method: str) -> Estimate:

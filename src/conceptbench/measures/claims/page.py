@@ -18,12 +18,17 @@ HOW_TO_READ: Final = """\
   the analogue and neither confirms nor refutes the number of the paper.
 * A part *holds* when its whole 95 % interval lies inside the bounds of the rule and the control agrees. It *does not
   hold* when the whole interval lies outside, or the control shows the same. An interval across a bound decides nothing.
+* Where a rule speaks of no effect, *holds* needs an interval inside a bound that is stated (C11: a correlation within
+  0.5 of 0; C10: a loss of at most 0.05 beyond resampling): not to have found an effect is not to have shown none.
+* Where a rule speaks of every point of a curve (C7's rise, C8, C13), all points are judged, with intervals that cover
+  together; the row shows the largest.
 * A statement holds when all its parts hold on all tasks; one part that does not hold decides against it.
 * *Cannot be tested here* says what is missing: a key of the configuration, more images or seeds, or weights and data
   of the paper's size.
 * Points are percentage points of accuracy on split B. Images are resampled within classes; over
-  seeds it is a t interval. Definitions are in docs/method.md; every number below is a row of the table
-  `claim_parts`."""
+  seeds it is a t interval. What no table pairs image by image (C7's rise, C14, IoU in C16) counts images as if the two
+  sides were independent, which is too wide rather than too narrow. C10 to C12 resample classes. C2, C4 and C17 count
+  seeds only. Definitions are in docs/method.md; every number below is a row of the table `claim_parts`."""
 
 
 def claims_page(claims: pd.DataFrame, parts: pd.DataFrame, experiment: str) -> str:

@@ -2,21 +2,23 @@
 
 A statement holds when the whole 95 % interval lies inside the bounds of its decision rule and its control agrees; it
 does not hold when the whole interval lies outside; an interval across a bound decides nothing, and the reason says so.
+A rule for every point of a curve is held against each point, with intervals that cover together (`everywhere`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from conceptbench.inference import Estimate
-from conceptbench.measures.intervals import difference_interval
-from conceptbench.measures.resampling import ALL_SEEDS
+from conceptbench.measures.intervals import difference_interval, seed_interval
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, joint_interval, joint_variance
 
 Outcome = Literal["holds", "does not hold", "cannot be tested here"]
 HOLDS: Final = "holds"
@@ -47,6 +49,8 @@ class About:
     """Dictionary -> method, and width and l1 where the method has them."""
     adaptation: str | None
     """The adaptation that stands for MaPLe."""
+    prompts: Sequence[str]
+    """Adaptations that learn prompts."""
     tasks: Mapping[str, str]
     """Task -> kind of its data set."""
     train_on: str
@@ -120,26 +124,49 @@ def find(table: pd.DataFrame, hint: str, **where: Any) -> Estimate:
 
 
 def estimate_of(row: Mapping[str, Any] | pd.Series) -> Estimate:
-    """The estimate that a row holds."""
-    return Estimate(float(row["estimate"]), float(row["low"]), float(row["high"]), int(row["n"]), str(row["note"]))
+    """The estimate that a row holds, with the error and freedom of its t interval where the table has them."""
+    spread = [float(row.get(name, np.nan)) for name in ("error", "freedom")]
+    error, freedom = spread if np.isfinite(spread).all() else (None, None)
+    ends_of = (float(row["low"]), float(row["high"]))
+    return Estimate(float(row["estimate"]), *ends_of, int(row["n"]), str(row["note"]), error, freedom)
 
 
 def scaled(found: Estimate, factor: float) -> Estimate:
     """The estimate times a factor; a negative one swaps the ends of the interval."""
     low, high = sorted((found.low * factor, found.high * factor)) if np.isfinite(found.low) else (np.nan, np.nan)
-    return Estimate(found.estimate * factor, low, high, found.n, found.note)
+    error = None if found.error is None else found.error * abs(factor)
+    return replace(found, estimate=found.estimate * factor, low=low, high=high, error=error)
 
 
-def simultaneous(found: Estimate, n_points: int) -> Estimate:
-    """The interval widened so that those of `n_points` points together cover with 95 % (Bonferroni, normal shape).
+def simultaneous(found: Estimate, n_points: int, bounds: Bounds = UNBOUNDED) -> Estimate:
+    """The interval widened so that those of `n_points` points together cover with 95 % (Bonferroni).
 
-    A point that was chosen because it is the largest must not be judged as if it were the only one.
+    A t interval is laid anew from its error with the t factor of 1 - .05 / n_points, which with few degrees of freedom
+    grows much faster than the normal one; an interval without an error (percentiles of one seed) is widened by the
+    normal one. Ends are cut at the bounds afterwards.
     """
     if not np.isfinite(found.low):
         return found
-    factor = float(ndtri(1 - 0.025 / n_points) / ndtri(0.975))
-    low, high = (found.estimate + (end - found.estimate) * factor for end in (found.low, found.high))
-    return replace(found, low=low, high=high)
+    tail = 0.025 / n_points
+    if found.error is None:
+        factor = float(ndtri(1 - tail) / ndtri(0.975))
+        low, high = (found.estimate + (end - found.estimate) * factor for end in (found.low, found.high))
+    else:
+        half = float(stdtrit(found.freedom, 1 - tail)) * found.error
+        low, high = found.estimate - half, found.estimate + half
+    return replace(found, low=max(low, bounds[0]), high=min(high, bounds[1]))
+
+
+def everywhere(
+    points: Mapping[str, Estimate], what: str, bounds: Bounds, at_least: float = -np.inf, at_most: float = np.inf
+) -> tuple[dict[str, Estimate], Ruling]:
+    """The points with intervals that cover together, cut at `bounds`, and the ruling on all of them.
+
+    All must lie inside the rule; one that lies outside decides. `what` names a point, its key says where it is.
+    """
+    wide = {where: simultaneous(found, len(points), bounds) for where, found in points.items()}
+    rulings = (judge(found, f"{what} at {where}", at_least, at_most) for where, found in wide.items())
+    return wide, both(*rulings)
 
 
 def exact(value: float, n: int, note: str = "a count without chance") -> Estimate:
@@ -179,9 +206,39 @@ def ends(found: Estimate) -> tuple[float, float]:
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-    """One less the other as if they were independent (see `intervals.difference_interval`)."""
-    parts = (replace(found, low=ends(found)[0], high=ends(found)[1]) for found in (one, other))
-    return difference_interval(*parts)
+    """One less the other as if they were independent (see `intervals.difference_interval`).
+
+    It has an error where both are t intervals, or one is and the other is beyond chance.
+    """
+    pair = [replace(found, low=ends(found)[0], high=ends(found)[1]) for found in (one, other)]
+    found = difference_interval(*pair)
+    parts = [(of.error**2, of.freedom) for of in pair if of.error is not None and of.freedom is not None]
+    if not parts or any(of.error is None and of.low != of.high for of in pair):
+        return found
+    variance, freedom = joint_variance(parts)
+    return replace(found, error=float(np.sqrt(variance)), freedom=freedom)
+
+
+def image_error(rows: pd.DataFrame) -> float:
+    """Standard error over images that the mean of these rows has at most: the mean of what their 95 % intervals say.
+
+    Rows of several seeds or factor values rest on the same images; no table says how far they go up and down together,
+    so it is taken that they do so fully.
+    """
+    found = [ends(estimate_of(row)) for _, row in rows.iterrows()]
+    return float(np.mean([high - low for low, high in found])) / (2 * float(ndtri(0.975)))
+
+
+def with_images(values: NDArray[np.float64], error: float, n: int) -> Estimate:
+    """Mean of values [seed] with a t interval for seeds and for images, whose standard error is `error`.
+
+    Args:
+        n: number of images.
+    """
+    seeds = seed_interval(values)
+    if seeds.error is None or seeds.freedom is None or not np.isfinite(error):
+        return replace(seeds, low=np.nan, high=np.nan, note=seeds.note or "no interval over images")
+    return joint_interval(seeds.estimate, [(seeds.error**2, seeds.freedom), (error**2, n - 1)], n)
 
 
 def both(*rulings: Ruling) -> Ruling:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,25 +16,26 @@ from conceptbench.data import Dataset
 from conceptbench.dictionaries import Dictionary
 from conceptbench.inference import Estimate
 from conceptbench.measures.association import Effects, correlation, exact_effects, first_order, remapping
+from conceptbench.measures.association_shown import association_rows, split_halves
 from conceptbench.measures.resampling import ALL_SEEDS, costly_resamples, joint_interval
+from conceptbench.measures.stages.association_pictures import Shown, picture
 from conceptbench.measures.stages.models import (
     SPLIT_B,
     ZERO_SHOT,
     Images,
     Model,
     heading,
+    read_out,
     run_model,
     trained_half,
 )
 from conceptbench.seeds import rng
 
-TABLES = ("association", "remapping", "association_agreement")
-EXACT_IMAGES = 48
+TABLES: Final = ("association", "association_shown", "remapping", "association_agreement")
+EXACT_IMAGES: Final = 48
 """Images on which a latent is removed for the exact effect, at most."""
-SHOWN = 8
-"""Latents of each class that gained and that lost most, in the table."""
-PICTURED, RANKS = 4, 4
-"""Of these, how many have exemplars in the figure, and how many images each."""
+FOLLOWED, RELEARNT = "followed", "adapted"
+"""Dictionaries: the one that the measures follow, and the same method learnt on the adapted model."""
 
 
 def measure_association(
@@ -42,138 +43,130 @@ def measure_association(
     backbone: Backbone,
     dataset: Dataset,
     adapters: Mapping[str, Mapping[int, Adapter]],
-    dictionaries: Mapping[int, Dictionary],
+    followed: Mapping[int, Dictionary],
+    adapted: Mapping[str, Mapping[int, Dictionary]],
     spec: Mapping[str, Any],
 ) -> tuple[dict[str, pd.DataFrame], dict[str, NDArray[Any]]]:
-    """Tables ``association``, ``remapping`` and ``association_agreement`` of one task (docs/method.md), and pictures.
+    """The tables `TABLES` of one task (docs/method.md, section 14), and pictures.
 
-    Pictures are the exemplars of the latents that gained or lost most for the class that was remapped most, of the
-    first seed and each adaptation (`_pictures`).
+    Args:
+        adapters: zero-shot first, then methods -> seed. adapted: method -> seed -> dictionary learnt on that model.
+
+    Pictures are the exemplars of the latents that rose or fell most for the class that was remapped most, of the first
+    seed and the adaptation `spec["shown"]` (`association_pictures`).
     """
-    options = spec["concepts"]
-    images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
+    images = trained_half(task, dataset, spec["setting"], spec["concepts"]["images"], spec["seed"])
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    pictures: list[dict[str, NDArray[Any]]] = []
-    for seed, dictionary in tqdm(dictionaries.items(), desc=f"association on {task}", unit="seed"):
-        effects, models = {}, {}
-        for name, of_seed in adapters.items():
-            model = run_model(backbone, of_seed[seed], dataset, images, spec["block"], dictionary)
-            scored, codes = model.activations[SPLIT_B], model.codes[SPLIT_B]
-            effects[name], models[name] = first_order(model.readout, scored, dictionary, codes), model
-            stream = rng(spec["seed"], "association", task, name, seed)
-            agreement = _agreement(model, effects[name], dictionary, options["exact"], stream)
-            parts["association_agreement"].append(pd.DataFrame([heading(images, model=name) | agreement(str(seed))]))
+    pictures: dict[str, NDArray[Any]] = {}
+    for seed, dictionary in tqdm(followed.items(), desc=f"association on {task}", unit="seed"):
+        before = run_model(backbone, adapters[ZERO_SHOT][seed], dataset, images, spec["block"], dictionary)
+        plain = _effects(before, dictionary)
+        parts["association_agreement"].append(_agreement(before, plain, dictionary, images, ZERO_SHOT, seed, spec))
+        halves = split_halves(before.activations[SPLIT_B].targets, rng(spec["seed"], "association", task, "halves"))
         for method in (name for name in adapters if name != ZERO_SHOT):
-            stream = rng(spec["seed"], "remapping", task, method, seed)
-            head = heading(images, method=method)
-            parts["remapping"].append(_remapping(effects, method, images, head, str(seed), options, spec, stream))
-            parts["association"].append(_associations(effects, method, images, head, str(seed)))
-            if seed == next(iter(dictionaries)):
-                label = _most_remapped(parts["remapping"][-1])
-                pictures.append(_pictures(parts["association"][-1], label, models, method, dataset))
-    resamples = costly_resamples(spec["resamples"])
-    parts["remapping"].append(pooled_remapping(parts["remapping"], resamples))
-    joined = {key: np.concatenate([found[key] for found in pictures]) for key in pictures[0]} if pictures else {}
-    return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}, joined
+            after = _model(before, backbone, adapters[method][seed], dataset, images, dictionary, spec)
+            effects, head = _effects(after, dictionary), heading(images, method=method)
+            if after.activations is not before.activations:
+                parts["association_agreement"].append(
+                    _agreement(after, effects, dictionary, images, method, seed, spec)
+                )
+            parts["remapping"].append(_remapping(plain, effects, images, head | {"dictionary": FOLLOWED}, seed, spec))
+            parts["association"].append(
+                pd.DataFrame(
+                    head | _named(images, label) | row | {"seed": str(seed)}
+                    for label, row in association_rows(plain, effects, halves)
+                )
+            )
+            if method == spec["shown"] and seed == next(iter(followed)):
+                shown = Shown((before, after), (plain, effects), dictionary, halves, images, head)
+                table, pictures = picture(shown, str(seed), dataset, spec)
+                parts["association_shown"].append(table)
+        for method, of_seed in adapted.items():
+            again, head = of_seed[seed], heading(images, method=method, dictionary=RELEARNT)
+            of_zero_shot, of_method = (
+                _effects(run_model(backbone, adapters[name][seed], dataset, images, spec["block"], again), again)
+                for name in (ZERO_SHOT, method)
+            )
+            parts["remapping"].append(_remapping(of_zero_shot, of_method, images, head, seed, spec))
+    parts["remapping"].append(pooled_remapping(parts["remapping"], costly_resamples(spec["resamples"])))
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}, pictures
 
 
-def _most_remapped(remapped: pd.DataFrame) -> int:
-    classes = remapped[remapped["label"] >= 0]
-    at = int(np.argmax(classes["estimate"].fillna(-np.inf).to_numpy()))
-    return int(classes["label"].to_numpy()[at])
+def _model(
+    before: Model,
+    backbone: Backbone,
+    adapter: Adapter,
+    dataset: Dataset,
+    images: Images,
+    dictionary: Dictionary,
+    spec: Mapping[str, Any],
+) -> Model:
+    """The adapted model; one that leaves the image tower alone shares activations and codes with zero-shot."""
+    if not adapter.moves_images:
+        return read_out(before, adapter, dataset, images)
+    return run_model(backbone, adapter, dataset, images, spec["block"], dictionary)
 
 
-def _pictures(
-    associations: pd.DataFrame, label: int, models: Mapping[str, Model], method: str, dataset: Dataset
-) -> dict[str, NDArray[Any]]:
-    """Exemplars of split B: under the adapted model for latents that gained, under zero-shot for those that lost.
+def _effects(model: Model, dictionary: Dictionary) -> Effects:
+    return first_order(model.readout, model.activations[SPLIT_B], dictionary, model.codes[SPLIT_B])
 
-    Returns:
-        images uint8 [latent, rank, h, w, 3]; maps float32 [latent, rank, row, column], NaN where there is no image;
-        latent, label int [latent]; change, method, task text [latent].
+
+def _named(images: Images, label: int) -> dict[str, Any]:
+    return {"label": images.candidates[label], "class_name": images.class_names[label]}
+
+
+def _agreement(
+    model: Model,
+    effects: Effects,
+    dictionary: Dictionary,
+    images: Images,
+    name: str,
+    seed: int,
+    spec: Mapping[str, Any],
+) -> pd.DataFrame:
+    """The correlation of first-order and exact effects over (latent, class) for the top latents of each class.
+
+    Intervals draw the latents anew, with all their classes: they say how far the number depends on which latents it was
+    computed for.
     """
-    mine = associations[associations["label"] == label]
-    grid = next(iter(models.values())).readout.backbone.grid
-    images, maps, rows = [], [], []
-    for change, model in (("gained", models[method]), ("lost", models[ZERO_SHOT])):
-        for latent in mine[mine["change"] == change]["latent"].to_numpy()[:PICTURED]:
-            shown, heat = _exemplars(model, int(latent), grid, dataset)
-            images.append(shown)
-            maps.append(heat)
-            rows.append((int(latent), change))
-    n = len(rows)
-    return {
-        "images": np.stack(images),
-        "maps": np.stack(maps),
-        "latent": np.array([latent for latent, _ in rows]),
-        "change": np.array([change for _, change in rows]),
-        "label": np.full(n, label),
-        "method": np.full(n, method),
-        "task": np.full(n, mine["task"].iloc[0]),
-    }
-
-
-def _exemplars(
-    model: Model, latent: int, grid: tuple[int, int], dataset: Dataset
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The images on which a latent is strongest (mean over tokens), and its activation on their patches."""
-    codes, scored = model.codes[SPLIT_B], model.activations[SPLIT_B]
-    column = codes.csr()[:, [latent]].toarray().reshape(codes.shape[:2])
-    strength = column.mean(axis=1)
-    top = np.argsort(-strength, kind="stable")[:RANKS]
-    maps = column[top, -grid[0] * grid[1] :].reshape(len(top), *grid).astype(np.float32)
-    maps[strength[top] == 0] = np.nan
-    return dataset.thumbnails(scored.rows[top]), maps
-
-
-def _agreement(model: Model, effects: Effects, dictionary: Dictionary, top: int, stream: np.random.Generator) -> Any:
-    """The correlation of first-order and exact effects over (image, class) for the top latents of each class."""
+    stream = rng(spec["seed"], "association", images.task, name, seed)
     whole = effects.association(np.full((1, len(effects.fires)), 1 / len(effects.fires)))[0]
-    order = np.argsort(-np.abs(np.nan_to_num(whole)), axis=1, kind="stable")[:, :top]
+    order = np.argsort(-np.abs(np.nan_to_num(whole)), axis=1, kind="stable")[:, : spec["concepts"]["exact"]]
     columns = np.unique(order)
-    exact = exact_effects(
-        model.readout,
-        model.activations[SPLIT_B],
-        dictionary,
-        model.codes[SPLIT_B],
-        effects.latents[columns].tolist(),
-        EXACT_IMAGES,
-        stream,
+    scored, codes = model.activations[SPLIT_B], model.codes[SPLIT_B]
+    latents = effects.latents[columns].tolist()
+    exact = exact_effects(model.readout, scored, dictionary, codes, latents, EXACT_IMAGES, stream)
+    removed = np.stack([change.mean(axis=0) for _, change in exact.values()])
+    approximate = np.stack(
+        [effects.effect[rows, :, at].mean(axis=0) for at, (rows, _) in zip(columns, exact.values(), strict=True)]
     )
-    removed, approximate = [], []
-    for column, (rows, change) in zip(columns, exact.values(), strict=True):
-        removed.append(change.mean(axis=0))
-        approximate.append(effects.effect[rows, :, column].mean(axis=0))
-    one, other = np.stack(removed), np.stack(approximate)
-    centred = [values - values.mean(axis=1, keepdims=True) for values in (one, other)]
     n = len(columns)
-
-    def row(seed: str) -> dict[str, Any]:
-        """Columns of the table."""
-        estimate = Estimate(float(correlation(one.ravel(), other.ravel())), np.nan, np.nan, n, "a description")
-        between = float(correlation(centred[0].ravel(), centred[1].ravel()))
-        return estimate.row(seed) | {"between_classes": between}
-
-    return row
+    drawn = stream.integers(0, n, (costly_resamples(spec["resamples"]), n))
+    row: dict[str, Any] = {}
+    for prefix, one, other in (
+        ("", removed, approximate),
+        ("between_classes", *(values - values.mean(axis=1, keepdims=True) for values in (removed, approximate))),
+    ):
+        point = float(correlation(one.ravel(), other.ravel()))
+        again = correlation(one[drawn].reshape(len(drawn), -1), other[drawn].reshape(len(drawn), -1))
+        known = np.isfinite(again).all() and n > 1
+        low, high = np.quantile(again, (0.025, 0.975)) if known else (np.nan, np.nan)
+        if not prefix:
+            row |= Estimate(point, float(low), float(high), n, "" if known else "too few latents").row(seed)
+        else:
+            row |= {prefix: point, f"{prefix}_low": low, f"{prefix}_high": high}
+    return pd.DataFrame([heading(images, model=name) | row])
 
 
 def _remapping(
-    effects: Mapping[str, Effects],
-    method: str,
-    images: Images,
-    head: Mapping[str, Any],
-    seed: str,
-    options: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    stream: np.random.Generator,
+    before: Effects, after: Effects, images: Images, head: Mapping[str, Any], seed: int, spec: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Remapping of every class and their mean (label -1), of one seed."""
+    names = (head["method"], *([RELEARNT] if head["dictionary"] == RELEARNT else []))
+    stream = rng(spec["seed"], "remapping", images.task, *names, seed)
     resamples = costly_resamples(spec["resamples"])
-    classes, mean = remapping(effects[ZERO_SHOT], effects[method], options["halvings"], resamples, stream)
-    rows = [
-        dict(head) | {"label": label, "class_name": name} | estimate.row(seed)
-        for label, name, estimate in zip(images.candidates, images.class_names, classes, strict=True)
-    ]
+    classes, mean = remapping(before, after, spec["concepts"]["halvings"], resamples, stream)
+    rows = [dict(head) | _named(images, at) | estimate.row(seed) for at, estimate in enumerate(classes)]
     return pd.DataFrame([*rows, dict(head) | {"label": -1, "class_name": "all"} | mean.row(seed)])
 
 
@@ -186,7 +179,7 @@ def pooled_remapping(parts: Sequence[pd.DataFrame], resamples: int) -> pd.DataFr
         parts: rows of each seed, +- 1.96 standard deviations from so many `resamples`.
     """
     frame = pd.concat(parts, ignore_index=True)
-    keys = ["task", "method", "half", "label", "class_name"]
+    keys = ["task", "method", "half", "dictionary", "label", "class_name"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
         within = float(((group["high"] - group["low"]) / 2 / 1.96).pow(2).mean())
@@ -196,29 +189,4 @@ def pooled_remapping(parts: Sequence[pd.DataFrame], resamples: int) -> pd.DataFr
         point, n = float(group["estimate"].mean()), int(group["n"].iloc[0])
         estimate = joint_interval(point, variances, n)
         rows.append(dict(zip(keys, names, strict=True)) | estimate.row(ALL_SEEDS))
-    return pd.DataFrame(rows)
-
-
-def _associations(
-    effects: Mapping[str, Effects], method: str, images: Images, head: Mapping[str, Any], seed: str
-) -> pd.DataFrame:
-    """W of every class before and after, for the latents that gained or lost most or speak most for it."""
-    both = np.union1d(effects[ZERO_SHOT].latents, effects[method].latents)
-    tables = []
-    for one in (effects[ZERO_SHOT], effects[method]):
-        wide = np.zeros((len(images.candidates), len(both)))
-        uniform = np.full((1, len(one.fires)), 1 / len(one.fires))
-        wide[:, np.searchsorted(both, one.latents)] = np.nan_to_num(one.association(uniform)[0])
-        tables.append(wide - wide.mean(axis=0))
-    before, after = tables
-    rows = []
-    for at, (label, name) in enumerate(zip(images.candidates, images.class_names, strict=True)):
-        change = after[at] - before[at]
-        chosen = {column: "gained" for column in np.argsort(-change, kind="stable")[:SHOWN]}
-        chosen |= {column: "lost" for column in np.argsort(change, kind="stable")[:SHOWN]}
-        for column in np.argsort(-np.maximum(before[at], after[at]), kind="stable")[:SHOWN]:
-            chosen.setdefault(column, "kept")
-        for column, kind in chosen.items():
-            values = {"latent": int(both[column]), "zero_shot": before[at, column], "adapted": after[at, column]}
-            rows.append(dict(head) | {"label": label, "class_name": name} | values | {"change": kind, "seed": seed})
     return pd.DataFrame(rows)

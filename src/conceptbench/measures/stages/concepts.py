@@ -99,7 +99,7 @@ def _scores(
     }
     before = models[ZERO_SHOT]
     targets = before.activations[SPLIT_A].targets
-    selected = select_on(before.codes[SPLIT_A], targets, len(before.readout.class_names), spec["firing_threshold"])
+    selected = select_on(before.codes[SPLIT_A], targets, before.readout.class_names, spec["firing_threshold"])
     prompts = averaged_prompts(models[method].activations[SPLIT_A])
     pair = Comparison(sides[ZERO_SHOT], sides[method], dictionary, selected, prompts)
     main = options["q"]

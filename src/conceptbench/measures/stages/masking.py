@@ -22,10 +22,12 @@ from conceptbench.measures.masking import (
     OUTCOMES,
     RANGES,
     RANGES_OF_DIFFERENCES,
+    Beside,
     Curves,
     Outcomes,
     balance,
     contrasts,
+    control_overlaps,
     curve_table,
     image_ranks,
     k_grid,
@@ -81,6 +83,7 @@ def measure_masking(
     images = trained_half(task, dataset, spec["setting"], options["images"], spec["seed"])
     found: dict[View, list[Found]] = {}
     hits: dict[tuple[str, str], list[Found]] = {}
+    beside: dict[tuple[str, str, str], list[Beside]] = {}
     plain: dict[str, list[Outcomes]] = {}
     ks = k_grid(options["k"], next(iter(dictionaries.values())).width)
     for seed, dictionary in dictionaries.items():
@@ -92,13 +95,18 @@ def measure_masking(
             plain.setdefault(name, []).append(plain_outcomes(model.readout, model.activations[SPLIT_B]))
             for dense in tqdm(options["dense"], desc=f"masking {name} on {task}, seed {seed}", unit="round"):
                 stream = rng(spec["seed"], "masking", task, name, dense, seed)
-                curves, hit = _mask(models, name, dictionary, ks, dense, spec, stream)
+                curves, hit, near = _mask(models, name, dictionary, ks, dense, spec, stream)
                 for view, of_view in curves.items():
                     found.setdefault(view, []).append(of_view)
                 hits.setdefault((name, dense), []).append(hit)
-    curves_of = [Curves(_heading(images, view), tuple(of_seed)) for view, of_seed in found.items()]
+                for source, of_source in near.items():
+                    beside.setdefault((source, name, dense), []).append(of_source)
+    curves_of = [
+        Curves(_heading(images, v), tuple(of_seed), tuple(beside[v.selected_by, v.model, v.dense]))
+        for v, of_seed in found.items()
+    ]
     hit_of = [
-        Curves(heading(images, model=name) | {"dense": dense}, tuple(of_seed))
+        Curves(heading(images, model=name) | {"dense": dense}, tuple(of_seed), tuple(beside[name, name, dense]))
         for (name, dense), of_seed in hits.items()
     ]
     targets = targets_of(dataset, images.rows[SPLIT_B], images.candidates)
@@ -158,8 +166,11 @@ def _mask(
     dense: Dense,
     spec: Mapping[str, Any],
     stream: np.random.Generator,
-) -> tuple[dict[View, Found], Found]:
-    """Curves of one model and seed, with its own rankings and with another model's; and what its top k hit."""
+) -> tuple[dict[View, Found], Found, dict[str, Beside]]:
+    """Curves of one model and seed, with its own rankings and with another model's; what its top k hit; the controls.
+
+    The last is, by the model that ranks, how far its controls are other latents (`control_overlaps`).
+    """
     mine = models[name]
     scored = mine.activations[SPLIT_B]
     predicted = mine.readout.predict(scored).argmax(axis=1)
@@ -175,9 +186,10 @@ def _mask(
         curves = masking_curves(mine.readout, scored, dictionary, mine.codes[SPLIT_B], wanted, ks, edit)
         out[View(source, name, edit, dense)] = curves | (reference if source == name else {})
     hit = balance(active, ranks[name], ks, statistics[name].frequency)
-    return out, {(selection, ""): values for selection, values in hit.items()}
+    near = {source: control_overlaps(active, of_source, ks) for source, of_source in ranks.items()}
+    return out, {(selection, ""): values for selection, values in hit.items()}, near
 
 
 def _statistics(model: Model, spec: Mapping[str, Any]) -> Selected:
     targets = model.activations[SPLIT_A].targets
-    return select_on(model.codes[SPLIT_A], targets, len(model.readout.class_names), spec["firing_threshold"])
+    return select_on(model.codes[SPLIT_A], targets, model.readout.class_names, spec["firing_threshold"])

@@ -97,6 +97,16 @@ def run_model(
     return Model(Readout(backbone, adapter, block, images.class_names), found, codes)
 
 
+def read_out(model: Model, adapter: Adapter, dataset: Dataset, images: Images) -> Model:
+    """The activations and codes of a model under another adapter, one that leaves the image tower alone.
+
+    Raises ConceptBenchError when the adapter was trained on other classes than those of `images`.
+    """
+    adapter.require_classes(dataset.name, images.class_names)
+    own = model.readout
+    return Model(Readout(own.backbone, adapter, own.block, own.class_names), model.activations, model.codes)
+
+
 def heading(images: Images, **names: Any) -> dict[str, Any]:
     """The identifying columns of a table of one task."""
     return {"task": images.task, **names, "half": images.half}

@@ -12,7 +12,7 @@ from conceptbench.dictionaries import Codes, load_dictionary
 from conceptbench.inference import Estimate
 from conceptbench.measures.intervals import pair_interval
 from conceptbench.measures.resampling import ALL_SEEDS, Bounds
-from conceptbench.measures.stability import LiveLatents, above, chance, compare, live_latents
+from conceptbench.measures.stability import LiveLatents, above, compare, floors, live_latents, random_floor
 from conceptbench.seeds import rng
 
 BATCH: Final = 512
@@ -20,6 +20,8 @@ COLUMNS: Final = (
     *("backbone", "block", "dictionary", "family", "runs", "matching", "statistic"),
     *("estimate", "low", "high", "n", "seed", "note"),
 )
+SHUFFLED: Final = {"mcc": "floor_shuffled"}
+"""Floors that are not named after their statistic."""
 
 
 class Tokens(Protocol):
@@ -44,9 +46,10 @@ def measure_stability(
 
     Returns:
         backbone, block, dictionary, family (the method), runs ("seeds": the same training images; "halves": disjoint
-        halves of them), matching (assignment, mutual nearest), statistic (those of `compare`, above_floor, and the
-        floors of `chance`, all in `conceptbench.measures.stability`), estimate, low, high, n (runs), seed (the two
-        runs, "a and b", or "all"), note.
+        halves of them), matching (assignment, mutual nearest), statistic (those of `compare`; the same of shuffled
+        runs, the floors, as floor_<statistic> but floor_shuffled for that of mcc; floor_random; above_floor: all in
+        `conceptbench.measures.stability`), estimate, low, high, n (runs), seed (the two runs, "a and b", or "all"),
+        note.
     """
     rows: list[dict[str, Any]] = []
     for backbone, blocks in spec["hooks"].items():
@@ -79,18 +82,21 @@ def _halves(learnt: Path, store: Tokens, rows: np.ndarray, block: int, name: str
 
 
 def _range(statistic: str) -> Bounds:
-    return (0.0, 1.0) if statistic.startswith("shared") else (-1.0, 1.0)
+    return (0.0, 1.0) if statistic.removeprefix("floor_").startswith("shared") else (-1.0, 1.0)
 
 
 def _rows(ids: Mapping[str, Any], runs: Mapping[str, LiveLatents], draws: np.random.Generator) -> list[dict[str, Any]]:
-    """All pairs of runs; the floors are drawn for the first pair, since others differ only in how many latents live."""
-    names = list(runs)
-    found = {(a, b): compare(runs[names[a]], runs[names[b]]) for a, b in combinations(range(len(names)), 2)}
-    floors = chance(runs[names[0]], runs[names[1]], draws)
+    """All pairs of runs with their floors; random atoms are drawn for the first pair: others differ in number alone."""
+    names, latents = list(runs), list(runs.values())
+    found = {(a, b): compare(latents[a], latents[b]) for a, b in combinations(range(len(names)), 2)}
+    lowest = random_floor(latents[0], latents[1], draws)
+    drawn = floors(latents, draws)
     rule = next(iter(found.values()))[1]
     tables: dict[str, np.ndarray] = {}
     for (a, b), (values, _) in found.items():
-        for statistic, value in (values | {"above_floor": above(values["mcc"], floors)}).items():
+        chance = {SHUFFLED.get(name, f"floor_{name}"): value for name, value in drawn[a, b].items()}
+        over = {"above_floor": above(values["mcc"], lowest, chance["floor_shuffled"])}
+        for statistic, value in (values | chance | over).items():
             table = tables.setdefault(statistic, np.full((len(names), len(names)), np.nan))
             table[a, b] = table[b, a] = value
     rows = []
@@ -99,6 +105,5 @@ def _rows(ids: Mapping[str, Any], runs: Mapping[str, LiveLatents], draws: np.ran
             pair = Estimate(float(table[a, b]), np.nan, np.nan, 2, "one pair of runs")
             rows.append({"statistic": statistic, **pair.row(f"{names[a]} and {names[b]}")})
         rows.append({"statistic": statistic, **pair_interval(table, _range(statistic)).row(ALL_SEEDS)})
-    for statistic, value in floors.items():
-        rows.append({"statistic": statistic, **Estimate(value, np.nan, np.nan, 2, "one draw").row(ALL_SEEDS)})
+    rows.append({"statistic": "floor_random", **Estimate(lowest, np.nan, np.nan, 2, "one draw").row(ALL_SEEDS)})
     return [{**ids, "matching": rule, **row} for row in rows]
