@@ -59,7 +59,7 @@ def train(name: str, checkpoint: CheckpointPolicy | None = None, killed_at: int 
 
 
 def train_again(folder: Path, rank: int) -> Dictionary:
-    """The ReLU-L1 dictionary after a kill; `checkpoints.txt` says which process wrote or read one, and at which token."""
+    """The ReLU-L1 dictionary after a kill; `checkpoints.txt` says which process wrote or read one, and its tokens."""
     save, load = train_module.save_checkpoint, train_module.load_checkpoint
 
     def note(what: str, progress: Progress) -> None:

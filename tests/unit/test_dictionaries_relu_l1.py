@@ -7,9 +7,10 @@ import torch
 from conceptbench.dictionaries import specify
 from conceptbench.dictionaries.learner import FiringClock, Parameters, Setting, geometric_median, unit_rows
 from conceptbench.dictionaries.normaliser import Normaliser
-from conceptbench.dictionaries.relu_l1 import ReluL1Learner, TorchReluL1
+from conceptbench.dictionaries.relu_l1 import ReluL1Learner
 from conceptbench.dictionaries.relu_l1_fused import FusedReluL1
 from conceptbench.dictionaries.relu_l1_loss import ghost_loss, squared_errors
+from conceptbench.dictionaries.relu_l1_torch import TorchReluL1
 from conceptbench.dictionaries.specs import ReluL1
 
 

@@ -267,7 +267,9 @@ def test_several_gpus_divide_what_they_can_and_all_are_counted() -> None:
     settings = BASE, ROOT / "examples" / "paper.yaml", {"data_root": "data"}
     four = {"dictionaries": {"gpus": 4}}
     plans = {
-        (asked, there): make_plan(load_config(*settings, *([four] if asked == 4 else [])), known, Machine(16, there), 50.0)
+        (asked, there): make_plan(
+            load_config(*settings, *([four] if asked == 4 else [])), known, Machine(16, there), 50.0
+        )
         for asked, there in ((1, 1), (4, 4), (4, 1))
     }
     one, all_four, only_one = (
