@@ -96,7 +96,7 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "## Known atoms",
         "Synthetic worlds whose atoms are known; here the first of them. Cosines are means over true atoms, and their "
         "null is that of as many random directions. Passes over the training tokens are those of the configuration: "
-        "three for K-SVD, five for names in `-long`, one for the other autoencoders.",
+        "three for K-SVD and for names in `-long`, one for the other autoencoders.",
         grid(metrics, Grid([(name,) for name in known], ("dictionary",), atoms)),
         f"![Recovery of known atoms]({images}/recovery.png)",
     ]

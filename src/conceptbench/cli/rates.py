@@ -46,7 +46,6 @@ def run(options: argparse.Namespace) -> int:
     rates = learn_rates(runs, options.cores, options.benchmarks or options.base.parent / "benchmarks/results", busy)
     write_json(rates.to_json(), options.output)
     jobs = sum(rate.jobs for rate in rates.rules.values())
-    print(
-        f"{options.output}: {len(rates.rules)} rules from {jobs} jobs of {', '.join(rates.runs)} and the benchmarks {', '.join(rates.benchmarks)}"
-    )
+    counted = f"{', '.join(rates.runs)} and the benchmarks {', '.join(rates.benchmarks)}"
+    print(f"{options.output}: {len(rates.rules)} rules from {jobs} jobs of {counted}")
     return 0

@@ -39,7 +39,8 @@ class Concepts(Section):
     """Images of each split, at most, evenly over the trained classes; or two numbers, for split A (a class's latents
     are told on it) and split B (scored)."""
     methods: Methods = None
-    """Adaptations that are measured; null takes all that change the image tower, for the association all but zero-shot."""
+    """Adaptations that are measured; null takes all that change the image tower; for the
+    association, all but zero-shot."""
     exact: Count = 20
     """Latents of each class whose association is also measured by removing them."""
     halvings: Count = 20

@@ -134,7 +134,8 @@ def _notes(shown: pd.DataFrame, dictionary: str) -> list[str]:
     criterion = criteria[str(shown["criterion"].iloc[0])]
     return [
         f"Ranked by {criterion}. Equal L0: that of {dictionary or 'the followed dictionary'}, within a quarter, or "
-        "between two dictionaries that differ in nothing but their sparsity. The best null is chosen on the scores themselves, in its favour.",
+        "between two dictionaries that differ in nothing but their sparsity. The best null is chosen on the scores "
+        "themselves, in its favour.",
         "Intervals: images resampled and seeds for recovery, groups of images and seeds for monosemanticity, seeds for "
         "the others; differences to a null as if independent, which is too wide.",
     ]

@@ -136,7 +136,7 @@ def _notes(shown: pd.DataFrame) -> list[str]:
     n = int(shown.loc[shown["seed"] == POOLED_SEED, "n"].max())
     return [
         f"Live latents of two runs are matched by {used}; a latent without a partner counts 0. Bars: 95 % interval, "
-        f"jackknife over at most {n} runs; small dots: single pairs. Shuffled runs keep mean and covariance of atoms and encoder, and which latents "
-        "are frequent and strong, but no latent; ticks of the quarters are below them, in their colour. A random "
-        "dictionary must lie on its chance level."
+        f"jackknife over at most {n} runs; small dots: single pairs. Shuffled runs keep mean and covariance of atoms "
+        "and encoder, and which latents are frequent and strong, but no latent; ticks of the quarters are below them, "
+        "in their colour. A random dictionary must lie on its chance level."
     ]

@@ -49,7 +49,8 @@ def measure_leaderboard(
         tables: ``dictionaries`` and, where the experiment has them, ``truth_summary``, ``stability``,
             ``monosemanticity_summary``. methods: dictionary -> method.
         configured: dictionary -> what it is called when its sparsity is left aside; dictionaries of one such name lie
-            on one curve of error against sparsity. reference: the dictionary whose mean L0 the FVU of the others is compared at.
+            on one curve of error against sparsity. reference: the dictionary at whose mean L0 the FVU of the others is
+            compared.
 
     Returns:
         backbone, block, dictionary, family, role (learned, null), rank (1 is best; by `PRIMARY`, or `SECONDARY` without
