@@ -149,8 +149,8 @@ def lockstep(results: Results, images: Path) -> list[str]:
     share = together["seconds"] / apart["seconds"]
     text = (
         f"Learning itself takes {share:.0%} of the time: the products of a TopK step cannot be shared, reading and "
-        f"preparing the tokens can. The rest of the saving is the start-up of {count} processes, {started[1]:.0f} s against "
-        f"{started[0]:.0f} s here."
+        f"preparing the tokens can. The rest of the saving is the start-up of {count} processes, {started[1]:.0f} s "
+        f"against {started[0]:.0f} s here."
     )
     if share > SAVED:
         longest = (SAVED * started[1] - started[0]) / (count * (share - SAVED))
