@@ -59,10 +59,12 @@ def serving() -> Iterator[Site]:
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 headers |= site.parts.pop(0) if site.parts else {}
+            # decided before the client hears anything: what a test asks for afterwards is for the next answer
+            cut = site.cut_after.pop(0) if site.cut_after else None
             self.answer(206 if start else 200, headers)
             body = content[start:]
-            if site.cut_after:
-                body = body[: site.cut_after.pop(0)]
+            if cut is not None:
+                body = body[:cut]
                 self.close_connection = True
             self.wfile.write(body)
 
