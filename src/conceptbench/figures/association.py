@@ -142,7 +142,7 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
         mark(axes, row, at, colour=colour, marker="D" if mean else "o", hollow=not own, size=4.6)
         if not np.isfinite(row["estimate"]):
             missing_text(axes, str(row["note"]) or "not defined", 0.02, at)
-        names.append(("mean" if own else "mean, relearnt") if mean else str(row["class_name"]))
+        names.append(("mean" if own else "relearnt") if mean else str(row["class_name"]))
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("remapping")
@@ -205,6 +205,6 @@ def _notes() -> list[str]:
         "its activation tinted, under the model in which it speaks more strongly for or against the class. An empty "
         "place: it fires on no further image. No tint: it fires on the class token alone.",
         "Left: one less the correlation of the class's associations before and after, beyond that of two halves of the "
-        f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds. Relearnt: with the same dictionary "
-        "learnt on the adapted model.",
+        f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds. Relearnt: the mean with the "
+        "same dictionary learnt on the adapted model.",
     ]
