@@ -250,6 +250,17 @@ def take_lock():
     atexit.register(RUN_LOCK.release)
 
 
+def on_concepts(methods, relearnt):
+    """What the measures of concepts read of some adaptations besides zero-shot; a dictionary was relearnt on some."""
+    return {
+        "backbone": f"{R}/backbones/{ADAPTED}/card.json",
+        "dictionaries": f"{R}/dictionaries/{ADAPTED}/manifest.json",
+        "adapters": per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", [*BEFORE[:1], *methods]),
+        "datasets": [f"{R}/datasets/{task}/card.json" for task in TASKS],
+        "adapted": per_task(f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/dictionary.json", relearnt),
+    }
+
+
 def figure(name, category, subcategory=""):
     """The files of a figure; the picture goes into the report."""
     picture = report(

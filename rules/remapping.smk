@@ -20,18 +20,6 @@ EDITING = [
 ]
 """Code that encodes, edits and scores activations at the hook point."""
 
-
-def on_concepts(methods):
-    """What the measures of concepts read of so many adaptations besides zero-shot."""
-    return {
-        "backbone": f"{R}/backbones/{ADAPTED}/card.json",
-        "dictionaries": f"{R}/dictionaries/{ADAPTED}/manifest.json",
-        "adapters": per_task(f"{R}/adapters/{ADAPTED}/{{task}}/{{method}}/manifest.json", [*BEFORE[:1], *methods]),
-        "datasets": [f"{R}/datasets/{task}/card.json" for task in TASKS],
-        "adapted": per_task(f"{R}/adapted/{ADAPTED}/{{task}}/{{method}}/dictionary.json", RELEARNT),
-    }
-
-
 METRIC_TABLES += [
     *(["concepts"] if CHANGED else []),
     *(["remapping", "validity"] if ASSOCIATED else []),
@@ -94,7 +82,7 @@ rule draw_masking:
 
 rule measure_concepts:
     input:
-        **on_concepts(CHANGED),
+        **on_concepts(CHANGED, RELEARNT),
         stamp=stamp("measure_concepts"),
         code=code("measures/concepts", "measures/decomposition", "measures/stages/concepts", *EDITING),
     output:
@@ -139,7 +127,7 @@ rule learn_adapted:
 
 rule measure_validity:
     input:
-        **on_concepts(CHANGED),
+        **on_concepts(CHANGED, RELEARNT),
         stamp=stamp("measure_validity"),
         code=code("measures/validity", "measures/stages/validity", *EDITING),
     output:
@@ -159,7 +147,7 @@ rule measure_validity:
 
 rule measure_association:
     input:
-        **on_concepts(ASSOCIATED),
+        **on_concepts(ASSOCIATED, RELEARNT),
         stamp=stamp("measure_association"),
         code=code(
             *("measures/association", "measures/association_shown", "measures/stages/association"),
