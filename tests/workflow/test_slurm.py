@@ -60,7 +60,7 @@ def gpu_rules() -> set[str]:
     """Rules that ask for a GPU, read from the rules themselves."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
     blocks = re.findall(r"^ *rule (\w+):\n(.*?)(?=^ *rule |^\S|\Z)", text, flags=re.DOTALL | re.MULTILINE)
-    return {name for name, body in blocks if re.search(r"^ +gpu=1,", body, flags=re.MULTILINE)}
+    return {name for name, body in blocks if re.search(r"^ +gpu=(1|GPUS),", body, flags=re.MULTILINE)}
 
 
 def profile(name: str) -> dict[str, dict[str, dict[str, object]]]:
