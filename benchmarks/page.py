@@ -116,7 +116,7 @@ def training_remarks(results: Results) -> list[str]:
             f"At width {' and '.join(apart)} the toolkits run one after another and see different numbers of tokens, "
             "so no FVU is given: that table is about speed and memory alone."
         )
-    if max(row["tokens"] or 0 for row in results["rows"] if row["toolkit"] == OURS) < DEAD_TOKENS:
+    if max(row.get("tokens") or 0 for row in results["rows"] if row["toolkit"] == OURS) < DEAD_TOKENS:
         remarks.append(
             "No latent can be dead within so few tokens: the auxiliary loss is off in the timed steps of ours."
         )

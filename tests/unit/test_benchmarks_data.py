@@ -64,12 +64,19 @@ def test_the_page_shows_rows_and_names_what_was_not_measured(tmp_path: Path) -> 
     shapes = {"d": 512, "width": 2048, "k": 16, "signals": 2000}
     common: dict[str, Any] = {"method": "OMP", "shapes": shapes, "rate": "signals_per_s"}
     rows = [
-        Row(toolkit="conceptbench", value=40_000.0, ratio_to_fastest_peer=8.0, more={"relative_error": 0.28}, **common),
+        Row(
+            toolkit="conceptbench",
+            value=40_000.0,
+            ratio_to_fastest_peer=8.0,
+            more={"relative_error": 0.28, "operations": 3 * 10**9},
+            **common,
+        ),
         Row(toolkit="dictlearn", value=None, note="not installed", **common),
     ]
     text = page.page({"ksvd": results_with(rows)}, tmp_path)
     assert "| OMP | 2,000 | **conceptbench** | 40,000 | 8.00 | 0.2800 |" in text
     assert "not run: not installed" in text
+    assert "OMP on 2,000 signals 3.0 G operations, 0.01 GB" in text
     assert "A processor, 2 cores, 2 GiB" in text
     assert "Not measured yet: `python -m benchmarks.sae_training`." in text
 
@@ -89,6 +96,24 @@ def test_floor_above_the_step_is_that_of_the_breakdown() -> None:
     assert [row["share_of_floor"] for row in mended] == [pytest.approx(0.8), 0.5]
 
 
+def test_floor_of_k_svd_is_at_the_rate_of_the_faster_product() -> None:
+    row = {"operations": 4e9, "signals_per_s": 100.0, "signals": 200, "share_of_floor": 1.3}
+    rates = [{"setting": "fp32", "rates": {"fp32_operations_per_s": rate}} for rate in (2e9, 8e9)]
+    (mended,) = page.with_measured_product({"rows": [row]}, {"rows": rates})["rows"]
+    assert mended["share_of_floor"] == pytest.approx(4e9 / 8e9 * 100 / 200)
+
+
+def test_lockstep_says_how_long_its_saving_lasts(tmp_path: Path) -> None:
+    """8 learnings of t s in 0.8 of the time, start-up 5 s against 29: 0.6 (8 t + 29) = 6.4 t + 5 at t = 7.75."""
+    row = {"dictionaries": 8, "cost": None, "process_cost": None, "tokens_per_s": 1.0, "peak_rss_mib": 1.0}
+    rows = [
+        {**row, "setting": "lockstep", "seconds": 8.0, "process_seconds": 13.0},
+        {**row, "setting": "one by one", "seconds": 10.0, "process_seconds": 39.0},
+    ]
+    text = "\n".join(page.lockstep({"rows": rows}, tmp_path))
+    assert "takes 80% of the time" in text and "for less than 8 s (here 1.2 s)" in text
+
+
 @pytest.mark.parametrize("section", ["training", "breakdown"])
 def test_pictures_are_drawn_beside_the_page(section: str, tmp_path: Path) -> None:
     shapes = {"d": 8, "width": 32, "k": 2, "batch": 16}
@@ -99,6 +124,10 @@ def test_pictures_are_drawn_beside_the_page(section: str, tmp_path: Path) -> Non
         Row(toolkit=name, method="TopK", shapes=shapes, rate="tokens_per_s", value=value, more=more)
         for name, value in (("conceptbench", 30.0), ("sparsify", 10.0))
     ]
-    text = "\n".join(getattr(page, section)(results_with(rows), tmp_path))
+    rates = {"tuned_at": {"width": 16}, "multiples": {"a": 1, "b": 1}, "fvu": {"a": {}}}
+    settings = {"learning_rates": rates, "groups": [{"width": 32, "held_out": False}]}
+    text = "\n".join(getattr(page, section)({**results_with(rows), "settings": settings}, tmp_path))
+    if section == "training":
+        assert "tuned at width 16" in text and "Of b the values" in text and "At width 32 the toolkits" in text
     pictures = list(tmp_path.glob("*.png"))
     assert len(pictures) == 1 and pictures[0].name in text
