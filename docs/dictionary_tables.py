@@ -61,4 +61,8 @@ def at_equal_l0(pareto: pd.DataFrame) -> pd.DataFrame:
     wide = pooled.pivot(index="dictionary", columns="statistic", values="estimate").reset_index()
     wide = wide.assign(nearest=wide["l0"].round()).sort_values(["nearest", "recovered_energy"], ascending=[True, False])
     columns = {"dictionary": "dictionary", "l0": "L0", "recovered_energy": "in energy", "recovered_norm": "in norm"}
-    return wide[list(columns)].rename(columns=columns).round(3)
+    return (
+        wide[list(columns)]
+        .rename(columns=columns)
+        .map(lambda value: value if isinstance(value, str) else f"{value:.3f}")
+    )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from conceptbench.tables import natural_order
+
 Metrics = Mapping[str, float]
 
 
@@ -28,7 +30,7 @@ def grid(metrics: Metrics, table: Grid) -> str:
     """A table in Markdown; the cell of a metric that does not exist says why, where `table.why` knows it."""
     lines = [
         [*row, *(interval(metrics, key.format(*row)) or table.why(row, key) for key in table.columns.values())]
-        for row in sorted(table.rows)
+        for row in sorted(table.rows, key=lambda row: [natural_order(part) for part in row])
     ]
     return markdown(pd.DataFrame(lines, columns=[*table.heads, *table.columns]))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,3 +169,8 @@ def digest(obj: Any) -> str:
     _refuse_non_finite(plain, "", "Digest")
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def natural_order(name: str) -> tuple[str | int, ...]:
+    """Return the sort key of a name with numbers in it: topk-k4 before topk-k16; odd places of the key are numbers."""
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", name)))

@@ -322,6 +322,14 @@ def test_every_mark_has_its_floor_beside_it(monkeypatch, tmp_path):
     assert [label.get_text() for label in kept[0].figure.axes[0].get_yticklabels()] == ["d"]
 
 
+def test_rows_follow_the_numbers_in_the_names_and_keep_their_seeds_in_order():
+    names = ["topk-k16", "topk-k4", "raw-k8", "topk-k8", "raw-k16"]
+    table = pd.DataFrame({"backbone": "b", "block": 1, "dictionary": names, "family": [n.split("-")[0] for n in names]})
+    shown, _ = rows_shown(pd.concat([table.assign(seed=0), table.assign(seed=1)], ignore_index=True), "b", 1)
+    assert list(dict.fromkeys(shown["dictionary"])) == ["topk-k4", "topk-k8", "topk-k16", "raw-k8", "raw-k16"]
+    assert shown["seed"].tolist() == [0, 1] * 5
+
+
 def test_names_have_their_hook_point_only_among_several():
     table = pd.DataFrame({"backbone": "b", "block": 1, "dictionary": ["random", "topk"], "family": ["random", "topk"]})
     shown, note = rows_shown(table, "b", 1)

@@ -17,6 +17,7 @@ from conceptbench.tables import (
     ESTIMATE_COLUMNS,
     atomic_write,
     digest,
+    natural_order,
     read_json,
     read_table,
     sha256_file,
@@ -155,3 +156,8 @@ def test_unreadable_json_is_one_sentence(tmp_path: Path) -> None:
 def test_digest_ignores_order_and_sees_values() -> None:
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": (1, 2), "a": np.int64(1)})
     assert digest({"a": 1}) != digest({"a": 2}) != digest({"a": "2"})
+
+
+def test_natural_order_counts_and_accepts_names_of_any_shape():
+    names = ["k16", "k4", "", "7", "a-k4-lr0p003", "a-k4-lr0p001", "k"]
+    assert sorted(names, key=natural_order) == ["", "7", "a-k4-lr0p001", "a-k4-lr0p003", "k", "k4", "k16"]

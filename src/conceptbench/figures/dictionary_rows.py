@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from conceptbench.figures.style import NULL_COLOUR, Key, looks, place
+from conceptbench.tables import natural_order
 
 IDS: Final = ("backbone", "block", "dictionary")
 NULLS: Final = ("random", "frozen", "raw", "pca")
@@ -66,7 +67,7 @@ def guide_rows(axes: Axes, names: Sequence[Sequence[object]]) -> None:
 
 
 def rows_shown(table: pd.DataFrame, backbone: str, block: int) -> tuple[pd.DataFrame, str]:
-    """The table with the main hook point first and nulls last, cut to it when there are too many.
+    """The table with the main hook point first, dictionaries by natural order, nulls last; cut when there are too many.
 
     The note says which hook point it is where only one is shown.
     """
@@ -77,6 +78,6 @@ def rows_shown(table: pd.DataFrame, backbone: str, block: int) -> tuple[pd.DataF
         note = f"Hook point: {place(*order[0])}; the table has all."
         table = at_hook(table, *order[0])
     keys = [(str(b), int(n)) for b, n in table[["backbone", "block"]].itertuples(index=False)]
-    last = [order.index(key) + (0.5 if name in NULLS else 0.0) for key, name in zip(keys, table["family"], strict=True)]
-    ranks = pd.Series(last, index=table.index)
-    return table.loc[ranks.sort_values(kind="stable").index].reset_index(drop=True), note
+    names = zip(keys, table["family"], table["dictionary"], strict=True)
+    ranks = [(order.index(key), family in NULLS, natural_order(str(name))) for key, family, name in names]
+    return table.iloc[sorted(range(len(table)), key=ranks.__getitem__)].reset_index(drop=True), note

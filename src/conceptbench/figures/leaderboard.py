@@ -27,6 +27,7 @@ from conceptbench.figures.style import (
     save_figure,
     tidy,
 )
+from conceptbench.tables import natural_order
 
 COLUMNS: Final = (
     *("backbone", "block", "dictionary", "family", "role", "rank", "criterion", "column"),
@@ -72,7 +73,8 @@ def draw_leaderboard(
         save_empty(title, "The table holds no dictionary.", table, stem, formats=formats, dpi=dpi)
         return
     ranks = shown[["dictionary", "rank", "role"]].drop_duplicates()
-    ranks = ranks.assign(last=ranks["rank"] == 0).sort_values(["last", "rank", "dictionary"], kind="stable")
+    ranks = ranks.iloc[sorted(range(len(ranks)), key=lambda at: natural_order(ranks["dictionary"].iloc[at]))]
+    ranks = ranks.assign(last=ranks["rank"] == 0).sort_values(["last", "rank"], kind="stable")
     title = f"Which dictionary leads at {place(shown['backbone'].iloc[0], shown['block'].iloc[0])}?"
     sheet = new_sheet(
         title, width=1.7 + 1.72 * len(panels), height=0.95 + 0.3 * len(ranks), keys=[BEATS, OTHER, PLAIN, NULL, FLOOR],
