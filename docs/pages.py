@@ -85,6 +85,7 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "other seeds, because the best of several on one draw flatters itself there. Codes of both signs double what "
         "an atom can say: like with like is the non-negative K-SVD against the autoencoders.",
         dictionary_tables.rivals(pareto, metrics),
+        dictionary_tables.verdict(pareto),
         "## The signal recovered at equal L0",
         "The same dictionary gives two different fractions, so both are here (means over seeds).",
         markdown(dictionary_tables.at_equal_l0(pareto)),

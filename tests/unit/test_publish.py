@@ -82,6 +82,11 @@ def test_the_best_dictionary_is_chosen_on_one_seed_and_reported_from_the_others(
     assert cells["K-SVD, non-negative"][1:3] == ["k-svd-positive-k8", "0, 1, 2"]
     assert cells["autoencoder"][:3] == ["2", "lucky-k8", "1, 2"] and cells["autoencoder"][3].startswith("0.710 (")
     assert cells["autoencoder"][5] == "0.400" and cells["PCA"][:4] == ["1", "pca-k8", "0", "0.750"]
+    told = pages.dictionary_tables.verdict(pd.DataFrame(rows))
+    assert told.startswith("At L0 8 the non-negative K-SVD recovers 1.21 times the energy and 1.21 times the norm")
+    assert "4.00 times" in told and "is not found here" in told
+    alone = pd.DataFrame([row for row in rows if row["family"] != "topk"])
+    assert pages.dictionary_tables.verdict(alone) == ""
 
 
 @pytest.mark.skipif(not (DOCS / "claims.md").is_file(), reason="the page is made by a run of examples/remapping.yaml")
