@@ -121,7 +121,7 @@ train-backbones: environment ## Train the shipped backbones again from scratch (
 BENCHMARKS := sae_training step_breakdown lockstep scaling ksvd masking_curve maple_step recording
 
 .PHONY: bench
-bench: bench-environment ## Measure speed and memory against other toolkits (about 40 minutes; idle machine)
+bench: bench-environment ## Measure speed and memory against other toolkits (about an hour; idle machine)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.page
 

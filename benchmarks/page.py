@@ -110,11 +110,11 @@ def training_remarks(results: Results) -> list[str]:
             "verdict on it."
             + (f" Of {' and '.join(untried)} the values that were tried are not on record." if untried else "")
         )
-    apart = [f"{group['width']:,}" for group in settings["groups"] if not group["held_out"]]
+    apart = [f"{group['width']:,}" for group in settings["groups"] if not group["turn"]]
     if apart:
         remarks.append(
-            f"At width {' and '.join(apart)} the toolkits run one after another and see different numbers of tokens, "
-            "so no FVU is given: that table is about speed and memory alone."
+            f"At width {' and '.join(apart)} the toolkits run one after another instead of by turns, because together "
+            "they would not fit in memory."
         )
     if max(row.get("tokens") or 0 for row in results["rows"] if row["toolkit"] == OURS) < DEAD_TOKENS:
         remarks.append(

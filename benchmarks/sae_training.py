@@ -1,6 +1,6 @@
 """TopK training against other toolkits: tokens/s, peak memory, and the FVU reached after the same tokens.
 
-    python -m benchmarks.sae_training            all widths (about 15 minutes on two cores)
+    python -m benchmarks.sae_training            all widths (about 35 minutes on two cores)
     python -m benchmarks.sae_training --quick    one small width, to see that every toolkit runs (about a minute)
     python -m benchmarks.sae_training --tune     choose each toolkit's learning rate (benchmarks/learning_rates.json)
 
@@ -109,27 +109,23 @@ class Group:
     steps: int
     turn: int
     """Steps in a turn; 0 lets every toolkit finish before the next starts, where memory is short."""
-    held_out: bool = True
-    """Whether the FVU is measured; if not, ours takes the steps it needs to be timed, and tokens differ."""
     d: int = 768
     k: int = 32
     batch: int = CHUNK
 
     def request(self, toolkit: Toolkit, rate: float, threads: int) -> dict[str, Any]:
         """Return what the driver of a toolkit is asked for."""
-        head = HEAD_STEPS if toolkit.name == OURS else 1
-        steps = self.steps if self.held_out else max(self.steps, head + 4)
         return {
-            "d": self.d, "width": self.width, "k": self.k, "batch": self.batch, "steps": steps, "turn": self.turn,
-            "warm_up": head, "lr": rate, "seed": SEED, "threads": threads,
+            "d": self.d, "width": self.width, "k": self.k, "batch": self.batch, "steps": self.steps, "turn": self.turn,
+            "warm_up": HEAD_STEPS if toolkit.name == OURS else 1, "lr": rate, "seed": SEED, "threads": threads,
             "setting": toolkit.setting,
         }  # fmt: skip
 
 
 FULL: Final = (
     Group(width=6144, steps=40, turn=3),
-    Group(width=16_384, steps=20, turn=2),
-    Group(width=49_152, steps=4, turn=0, held_out=False),
+    Group(width=16_384, steps=40, turn=3),
+    Group(width=49_152, steps=20, turn=0),
 )
 QUICK: Final = (Group(width=1024, steps=20, turn=4, d=256, k=16),)
 TUNING: Final = Group(width=2048, steps=40, turn=0)
@@ -179,7 +175,7 @@ def run(group: Group, toolkits: Sequence[Toolkit], rates: Mapping[str, float]) -
             results[toolkit.label] = {"failed": reason}
             continue
         request = group.request(toolkit, rates[toolkit.label], cores())
-        request |= files(group, request["steps"])
+        request |= files(group)
         python = environments.python_of(toolkit.environment) if toolkit.environment else Path(sys.executable)
         children[toolkit.label] = Child(python, toolkit.script, request, folder / toolkit.label.replace(" ", "_"))
     for label, result in take_turns(children).items():
@@ -202,21 +198,18 @@ def run_rates(group: Group) -> dict[str, Any]:
     return results["rates"]
 
 
-def files(group: Group, steps: int) -> dict[str, str | None]:
+def files(group: Group) -> dict[str, str]:
     """Return the paths of the training and held-out tokens."""
     spec = Planted(d=group.d)
-    chunks = -(-max(steps, group.steps) * group.batch // CHUNK)
-    held_out = token_file(WORK / "tokens", spec, HELD_OUT_CHUNKS, first=1_000_000) if group.held_out else None
-    training = token_file(WORK / "tokens", spec, chunks)
-    return {"tokens_file": str(training), "held_out_file": str(held_out) if held_out else None}
+    training = token_file(WORK / "tokens", spec, -(-group.steps * group.batch // CHUNK))
+    held_out = token_file(WORK / "tokens", spec, HELD_OUT_CHUNKS, first=1_000_000)
+    return {"tokens_file": str(training), "held_out_file": str(held_out)}
 
 
-def held_out_fvu(group: Group, folder: Path) -> float | None:
+def held_out_fvu(group: Group, folder: Path) -> float:
     """Return the FVU of the reconstruction a driver left, by our calculator for every toolkit."""
     path = folder / "reconstruction.npy"
-    held_out = files(group, group.steps)["held_out_file"]
-    if held_out is None:
-        return None
+    held_out = files(group)["held_out_file"]
     calculator = FvuCalculator()
     calculator.add_batch(np.fromfile(held_out, np.float32).reshape(-1, group.d), np.load(path))
     path.unlink()
@@ -253,14 +246,13 @@ def row_of(
     if value is None:
         return Row(**common, value=None, note=result["failed"])
     least = floor(shape, results["rates"], "fp32" if toolkit.setting == "fp32" else "bf16")
-    steps = group.request(toolkit, result["lr"], 1)["steps"]
     seconds = np.quantile(result["step_seconds"], [0.25, 0.5, 0.75])
     return Row(
         **common, value=value, version=result["versions"][toolkit.package], peak_rss_mib=result["peak_rss_mib"],
         fvu=result["fvu"], ratio_to_fastest_peer=value / fastest if fastest else None,
         share_of_floor=least.seconds * value / group.batch, note=toolkit.note,
         more={
-            "tokens": steps * group.batch, "lr": result["lr"], "steps_timed": len(result["step_seconds"]),
+            "tokens": group.steps * group.batch, "lr": result["lr"], "steps_timed": len(result["step_seconds"]),
             "ratio_to_fastest_changed_peer": value / changed if changed else None,
             "step_seconds": [round(float(second), 4) for second in seconds],
             "floor_seconds": {part: round(share, 4) for part, share in asdict(least).items()},

@@ -125,7 +125,7 @@ def test_pictures_are_drawn_beside_the_page(section: str, tmp_path: Path) -> Non
         for name, value in (("conceptbench", 30.0), ("sparsify", 10.0))
     ]
     rates = {"tuned_at": {"width": 16}, "multiples": {"a": 1, "b": 1}, "fvu": {"a": {}}}
-    settings = {"learning_rates": rates, "groups": [{"width": 32, "held_out": False}]}
+    settings = {"learning_rates": rates, "groups": [{"width": 32, "turn": 0}]}
     text = "\n".join(getattr(page, section)({**results_with(rows), "settings": settings}, tmp_path))
     if section == "training":
         assert "tuned at width 16" in text and "Of b the values" in text and "At width 32 the toolkits" in text
