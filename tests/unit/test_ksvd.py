@@ -1,6 +1,10 @@
 """K-SVD: the update against dense references, its laws, revival, and the learner through the public interface."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,6 +289,40 @@ def test_memory_is_that_of_a_chunk_not_of_the_data(monkeypatch):
     monkeypatch.setattr("conceptbench.dictionaries.ksvd.ksvd_iteration", spy)
     learnt(epochs=2)
     assert sizes == [2000] * 6
+
+
+GROWTH = """
+import pathlib, sys
+import numpy as np, torch
+from conceptbench.dictionaries.ksvd import initial_atoms, ksvd_iteration
+
+def status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+torch.set_num_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+y = rng.standard_normal((200_000, 64)).astype(np.float32)
+atoms = initial_atoms(y, 128, rng)
+ksvd_iteration(y[:2000], atoms, 2, rng=rng)
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS:")
+ksvd_iteration(y, atoms, 2, rng=rng)
+print(status("VmHWM:") - before, y.nbytes)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="the peak is reset through Linux's /proc")
+def test_memory_does_not_grow_by_the_data_with_every_thread():
+    """Four threads may need the data once more than one, which is noise; a copy for each would be three times the data."""
+    grown = {}
+    for threads in (1, 4):
+        done = subprocess.run(
+            [sys.executable, "-c", GROWTH, str(threads)], capture_output=True, text=True, check=True,
+            env={**os.environ, "NUMBA_NUM_THREADS": "4"},
+        )  # fmt: skip
+        grown[threads], data = map(int, done.stdout.split())
+    assert grown[1] > 0 and grown[4] - grown[1] < data
 
 
 @pytest.mark.parametrize(
