@@ -314,7 +314,7 @@ print(status("VmHWM:") - before, y.nbytes)
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="the peak is reset through Linux's /proc")
 def test_memory_does_not_grow_by_the_data_with_every_thread():
-    """Four threads may need the data once more than one, which is noise; a copy for each would be three times the data."""
+    """Less than the data once more is noise; a copy for each of four threads would be three times the data."""
     grown = {}
     for threads in (1, 4):
         done = subprocess.run(
