@@ -205,7 +205,8 @@ def concepts(tables: Path, images: str) -> list[str]:
         "## Existing and recruited concepts",
         "A class has the latents that fire on at least a share q of its images under zero-shot; all other latents are "
         "the others. The shares of the gain below go with the others; what is left is the existing share. Adaptations "
-        "that are not listed leave the image tower alone, so that nothing is recruited by construction.",
+        "that are not listed leave the image tower alone, so that nothing is recruited by construction. "
+        + remapping_tables.scored_on(table, read_table(tables / "accuracy.parquet")),
         f"**{PUT_BACK.capitalize()}** (the claim of recruitment rests on it), with the followed dictionary and its "
         "controls:",
         remapping_tables.controlled(table, "beyond_share"),

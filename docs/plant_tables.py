@@ -10,6 +10,8 @@ from conceptbench.measures.plant_summary import ABOVE, ALLOWED, BELOW, COVERAGE_
 
 UNTUNED: Final = "recruit-any"
 """The plant that is outside of the pass line."""
+RECRUITING: Final = ("recruit", "mixed")
+LEAST: Final = 1e-9
 PARTS: Final = {
     "gain": "gain",
     "perception": "perception",
@@ -40,6 +42,7 @@ def planted(plants: pd.DataFrame) -> list[str]:
         "see: atoms that it measures best, and a readout with a threshold that what their edit leaves does not reach. "
         f"They ask whether the estimators find what is there to be found. `{UNTUNED}` takes any silent atoms and no "
         "threshold: what it misses, an estimate on a real adaptation may miss too. It is outside of the pass line.",
+        *_without_effect(single),
         "Coverage of the 95 % intervals of one model, with its Monte Carlo interval "
         f"({_repetitions(single)} repetitions of each plant: with few of them nearly everything is compatible). Asked: "
         f"{low:.2f} to {high:.2f}; what is not compatible with that is marked *below* or *above*. Exact: every image "
@@ -55,6 +58,18 @@ def planted(plants: pd.DataFrame) -> list[str]:
         f"Pooled over gain, perception, mapping and {PUT_BACK}, and on `null` the claim of remapping: one number a "
         "plant, in which a part that is covered too rarely may hide behind one that is always covered.",
         markdown(pd.DataFrame(_joined(single), columns=["plant", "pooled coverage", "least covered", "size of error"])),
+    ]
+
+
+def _without_effect(single: pd.DataFrame) -> list[str]:
+    """Plants that should recruit and change no answer here: their truth is 0."""
+    truth = rows_of(single, part="recruited", statistic="truth").set_index("plant")["estimate"]
+    idle = [f"`{plant}`" for plant in RECRUITING if abs(float(truth.get(plant, 1.0))) < LEAST]
+    if not idle:
+        return []
+    return [
+        f"On these images nothing is recruited by {' and '.join(idle)}: the planted truth is 0, so that they say "
+        "nothing of the power to find it."
     ]
 
 

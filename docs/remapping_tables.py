@@ -50,6 +50,13 @@ def pairs_of(table: pd.DataFrame) -> list[Row]:
     return sorted({(str(task), str(method)) for task, method in table[["task", "method"]].to_numpy()})
 
 
+def scored_on(concepts: pd.DataFrame, accuracy: pd.DataFrame) -> str:
+    """How many images the shares are scored on, beside the accuracies of trained classes."""
+    few, many = (table.groupby("task", sort=False)["n"].max() for table in (concepts, rows_of(accuracy, half="base")))
+    parts = [f"{few[task]:,} images of {task} (accuracies above: {many[task]:,})" for task in few.index]
+    return f"They are scored on {' and '.join(parts)}, so a gain can be told from 0 there and not here."
+
+
 def controlled(concepts: pd.DataFrame, part: str) -> str:
     """A share of the gain with the followed dictionary and with each of its controls."""
     shown = main_concepts(concepts, part)

@@ -32,6 +32,19 @@ def test_c5_wants_a_small_loss_and_more_than_a_subspace() -> None:
     assert found.verdict == FAILS and "components" in found.reason
 
 
+def test_a_loss_that_nothing_is_left_for_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy of 12 points with all latents and 10 without any: no 5, 20 or 3 points can be lost."""
+    monkeypatch.setattr(made, "UNEDITED", 0.13)
+    low = {("true", "off"): (0.12, 0.12, 0.11, 0.10, 0.10), ("true", "on"): (0.10, 0.10, 0.11, 0.12, 0.12)}
+    poor = made.masking(low | {("pca", "on"): (0.10, 0.10, 0.11, 0.13, np.nan)})
+    kept = made.only(identity_mask(poor | {"dictionaries": LEARNT}, FLORA))
+    assert kept.verdict == UNTESTED and "no 5 points to lose" in kept.reason
+    early = next(iter(early_loss(poor, FLORA)))
+    assert early.verdict == UNTESTED and early.reason.endswith("12.0 with all latents and 10.0 without any")
+    inert = {v.part.split("up to 10 ")[1].split(" ")[0]: v for v in inert_masks(poor, FLORA)}
+    assert inert["random"].verdict == HOLDS and inert["top"].verdict == UNTESTED
+
+
 def test_c6_compares_with_the_number_of_classes() -> None:
     tables = made.masking() | {"overlap": made.overlap({"flora": 0.9}, {"flora": 0.9})}
     curves = tables["masking"]

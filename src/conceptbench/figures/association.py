@@ -46,6 +46,8 @@ EXACT = Key("by removing the latent (bars: to first order)", "#000000", "x", "")
 FOLLOWED = "followed"
 KINDS = ("rose", "fell")
 HEADS = {"rose": "rose: speaks more for the class", "fell": "fell: speaks less for it, or against it"}
+ENDS = 6
+"""Of more than twice as many classes, this many of either end are shown."""
 PICTURES = ("images", "maps", "latent", "change", "model", "label", "method", "task")
 
 
@@ -133,6 +135,12 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
     followed = remapped["dictionary"] == FOLLOWED
     means = remapped[remapped["label"] < 0].sort_values("dictionary", key=lambda column: column != FOLLOWED)
     classes = remapped[followed & (remapped["label"] >= 0)].sort_values("estimate", ascending=False)
+    cut = len(means) + ENDS if len(classes) > 2 * ENDS else None
+    title = f"{remapped['task'].iloc[0]} · {remapped['method'].iloc[0]}"
+    if cut is not None:
+        title += f"\n{ENDS} most, {ENDS} least of {len(classes)} classes"
+        classes = pd.concat([classes.head(ENDS), classes.tail(ENDS)])
+        axes.axhline(cut - 0.5, color="#8C8C8C", lw=1, ls=(0, (2, 2)))
     rows = pd.concat([means, classes])
     axes.axvline(0, color="#8C8C8C", lw=1)
     names = []
@@ -146,7 +154,7 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("remapping")
-    axes.set_title(f"{rows['task'].iloc[0]} · {rows['method'].iloc[0]}")
+    axes.set_title(title)
     tidy(axes)
 
 
@@ -206,5 +214,5 @@ def _notes() -> list[str]:
         "place: it fires on no further image. No tint: it fires on the class token alone.",
         "Left: one less the correlation of the class's associations before and after, beyond that of two halves of the "
         f"images; 0 is no more than resampling. Bars: {INTERVAL}, images and seeds. Relearnt: the mean with the "
-        "same dictionary learnt on the adapted model.",
+        "same dictionary learnt on the adapted model. Of many classes the ends are shown; the table has all.",
     ]

@@ -113,10 +113,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, names: Sequence[str], parts: Sequence
 
 def _notes(shown: pd.DataFrame) -> list[str]:
     n = int(_of(shown, "truth", 1)["n"].max())
+    pooled = " Three seeds: as studies pool." if (shown["models"] > 1).any() else ""
     return [
         f"{n} repetitions of each plant: affected classes, atoms and images of split A vary with its seed, the images "
         f"scored are drawn anew. Bars: {INTERVAL} over the plant's seeds; of shares of repetitions, Monte Carlo. "
-        f"Shaded: a coverage of 90 to 99 %; broken line: {ALLOWED:g} % false positives. Three seeds: as studies pool.",
+        f"Shaded: a coverage of 90 to 99 %; broken line: {ALLOWED:g} % false positives.{pooled}",
         "False positives: intervals that leave 0 out where the truth is 0, and claims of recruitment or remapping "
         "where there is none; power: the claims where there is. Contributions to accuracy in percentage points.",
         "Exact: every image agrees, so the estimate is the truth and has no interval. Pooled: gain, perception, "

@@ -11,9 +11,14 @@ import pandas as pd
 
 from conceptbench.inference import Estimate
 from conceptbench.measures.claims.verdict import (
+    FAILS,
+    HOLDS,
     POSITIVE,
+    UNTESTED,
     About,
     CannotTest,
+    Outcome,
+    Ruling,
     Tables,
     Verdict,
     both,
@@ -70,6 +75,20 @@ def _setting(about: About, curves: pd.DataFrame, task: str) -> str:
     return f"{about.place} ({width} latents), {images} test images of {task}, tokens replaced by reconstructions"
 
 
+def _with_room(ruling: Ruling, curves: pd.DataFrame, task: str, needed: float, empty: Outcome) -> Ruling:
+    """The ruling, unless accuracy stands less than `needed` points above that without any latent.
+
+    There is then less to lose than the rule speaks of, so that `empty` would be its only outcome.
+    """
+    start, floor = (_points(curves, 0, selection="true", **_own(task=task, direction=way)) for way in ("off", "on"))
+    if ruling[0] != empty or start.estimate - floor.estimate >= needed:
+        return ruling
+    return UNTESTED, (
+        f"there are no {needed:g} points to lose: accuracy is {start.estimate:.1f} with all latents and "
+        f"{floor.estimate:.1f} without any"
+    )
+
+
 def identity_mask(tables: Tables, about: About) -> Iterator[Verdict]:
     """C5: what replacing tokens by their reconstruction costs, beside principal components of equal rank."""
     part = "loss with all latents kept"
@@ -87,7 +106,8 @@ def identity_mask(tables: Tables, about: About) -> Iterator[Verdict]:
         if not np.isfinite(of_rank.estimate):
             raise CannotTest(f"tokens have fewer features than latents fire on them ({l0:.0f})")
         spared = judge(difference(of_rank, lost), "what the components lose beyond the dictionary", POSITIVE)
-        outcome, reason = both(judge(lost, "the loss", at_most=MOST_LOST), spared)
+        small = _with_room(judge(lost, "the loss", at_most=MOST_LOST), curves, task, MOST_LOST, HOLDS)
+        outcome, reason = both(small, spared)
         kl = find(curves, NEEDS_REPLACE, k=0, selection="true", direction="off", **_own(task=task, outcome="kl"))
         control = f"loss with {rank} principal components (L0 {l0:.1f})"
         detail = f"KL from the unedited prediction {kl.estimate:.3f} nats"
@@ -134,7 +154,8 @@ def early_loss(tables: Tables, about: About) -> Iterator[Verdict]:
                 beyond = _points(contrasts, FEW, -1, selection=f"true-{control}", **where)
                 shown = {"matched": "matched active latents", "wrong": "latents of another class"}[control]
                 extra = judge(beyond, f"the loss beyond that of {shown}", at_least=POSITIVE)
-                outcome, reason = both(judge(lost, "the loss", at_least=EARLY_LOSS), extra)
+                early = _with_room(judge(lost, "the loss", at_least=EARLY_LOSS), curves, task, EARLY_LOSS, FAILS)
+                outcome, reason = both(early, extra)
                 part, named = f"loss with ten latents removed{name}", f"loss with {shown}"
                 yield Verdict(part, outcome, reason, task, lost, POINTS, named, other, POINTS, "", setting)
         yield _rise(curves, task, setting)
@@ -167,7 +188,8 @@ def inert_masks(tables: Tables, about: About) -> Iterator[Verdict]:
             raise CannotTest(f"measures.masking.k has no value up to {FEW}")
         for selection, margin in INERT.items():
             found = {f"k = {k}": _points(changes, k, selection=selection, **where) for k in small}
-            wide, (outcome, reason) = everywhere(found, "the change", RANGE, -margin, margin)
+            wide, ruling = everywhere(found, "the change", RANGE, -margin, margin)
+            outcome, reason = _with_room(ruling, curves, task, margin, HOLDS)
             k = max(small, key=lambda at: abs(found[f"k = {at}"].estimate))
             largest = wide[f"k = {k}"]
             hit = _hits(tables["masking_balance"], task, selection, k)
