@@ -54,7 +54,7 @@ def scored_on(concepts: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     """How many images the shares are scored on, beside the accuracies of trained classes."""
     few, many = (table.groupby("task", sort=False)["n"].max() for table in (concepts, rows_of(accuracy, half="base")))
     parts = [f"{few[task]:,} images of {task} (accuracies above: {many[task]:,})" for task in few.index]
-    return f"They are scored on {' and '.join(parts)}, so a gain can be told from 0 there and not here."
+    return f"Shares are scored on {' and '.join(parts)}, so a gain can be told from 0 there and not here."
 
 
 def controlled(concepts: pd.DataFrame, part: str) -> str:

@@ -136,9 +136,9 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
     means = remapped[remapped["label"] < 0].sort_values("dictionary", key=lambda column: column != FOLLOWED)
     classes = remapped[followed & (remapped["label"] >= 0)].sort_values("estimate", ascending=False)
     cut = len(means) + ENDS if len(classes) > 2 * ENDS else None
-    title = f"{remapped['task'].iloc[0]} · {remapped['method'].iloc[0]}"
+    label = "remapping"
     if cut is not None:
-        title += f"\n{ENDS} most, {ENDS} least of {len(classes)} classes"
+        label += f"\n({ENDS} most, {ENDS} least of {len(classes)})"
         classes = pd.concat([classes.head(ENDS), classes.tail(ENDS)])
         axes.axhline(cut - 0.5, color="#8C8C8C", lw=1, ls=(0, (2, 2)))
     rows = pd.concat([means, classes])
@@ -153,8 +153,8 @@ def _classes(axes: Axes, remapped: pd.DataFrame) -> None:
         names.append(("mean" if own else "relearnt") if mean else str(row["class_name"]))
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("remapping")
-    axes.set_title(title)
+    axes.set_xlabel(label)
+    axes.set_title(f"{rows['task'].iloc[0]} · {rows['method'].iloc[0]}")
     tidy(axes)
 
 

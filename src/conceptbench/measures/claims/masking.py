@@ -154,8 +154,8 @@ def early_loss(tables: Tables, about: About) -> Iterator[Verdict]:
                 beyond = _points(contrasts, FEW, -1, selection=f"true-{control}", **where)
                 shown = {"matched": "matched active latents", "wrong": "latents of another class"}[control]
                 extra = judge(beyond, f"the loss beyond that of {shown}", at_least=POSITIVE)
-                early = _with_room(judge(lost, "the loss", at_least=EARLY_LOSS), curves, task, EARLY_LOSS, FAILS)
-                outcome, reason = both(early, extra)
+                ruling = both(judge(lost, "the loss", at_least=EARLY_LOSS), extra)
+                outcome, reason = _with_room(ruling, curves, task, EARLY_LOSS, FAILS)
                 part, named = f"loss with ten latents removed{name}", f"loss with {shown}"
                 yield Verdict(part, outcome, reason, task, lost, POINTS, named, other, POINTS, "", setting)
         yield _rise(curves, task, setting)
