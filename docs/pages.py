@@ -123,7 +123,7 @@ def photographs_page(results: Path, images: str) -> list[str]:
         "nothing about CLIP. [method.md](method.md) defines every column; PatchSAE's statements are judged in "
         "[claims-photographs.md](claims-photographs.md).",
         *departures("local.yaml"),
-        *adaptations(results, images),
+        *adaptations(results, images, exemplars=False),
     ]
 
 
@@ -137,7 +137,7 @@ def departures(overlay: str) -> list[str]:
     ]
 
 
-def adaptations(results: Path, images: str) -> list[str]:
+def adaptations(results: Path, images: str, exemplars: bool = True) -> list[str]:
     """Accuracy, where the gain comes from, associations and masking; and the estimators on planted truth."""
     metrics = read_json(results / "metrics.json")
     rows = sorted({(match[2], match[1]) for match in matching(metrics, r"adaptation\.([^.]+)\.([^.]+)\.\w+")})
@@ -159,7 +159,7 @@ def adaptations(results: Path, images: str) -> list[str]:
         "Mapping taken apart (Shapley values of three parts):",
         remapping_tables.three_way(decomposition),
         *concepts(tables, images),
-        *associations(tables, images),
+        *associations(tables, images, exemplars),
         "## Masking",
         f"![Masking curves]({images}/masking.png)",
         "What knowing the class adds: accuracy of the zero-shot model under a mask by the image's own class, less that "
@@ -228,11 +228,19 @@ def concepts(tables: Path, images: str) -> list[str]:
     ]
 
 
-def associations(tables: Path, images: str) -> list[str]:
-    """Associations, how well first-order values stand for exact ones, and the top latents of the classes."""
+def associations(tables: Path, images: str, exemplars: bool) -> list[str]:
+    """Associations, how well first-order values stand for exact ones, and the top latents of the classes.
+
+    Without `exemplars` the figure that shows images of the data set is only named.
+    """
+    figure = f"![Associations before and after]({images}/association.png)"
+    named = (
+        "Which latents speak for a class, with the images on which they are strongest: figure `association` of the "
+        "run. It shows photographs of the data sets and is therefore not published here."
+    )
     return [
         "## Associations and top latents before and after",
-        f"![Associations before and after]({images}/association.png)",
+        figure if exemplars else named,
         "Correlation of first-order effects with exact removal, for the latents that weigh most (mean over seeds):",
         remapping_tables.agreement(read_table(tables / "association_agreement.parquet")),
         f"![Overlap of the top latents]({images}/overlap.png)",

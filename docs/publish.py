@@ -67,7 +67,7 @@ REMAPPING = Page(
 )
 PHOTOGRAPHS = Page(
     *("photographs.md", "local.yaml", photographs_page),
-    ADAPTED,
+    tuple(name for name in ADAPTED if name != "association"),  # it shows images of data sets that are not ours
 )
 CLAIMS = {REMAPPING: "claims.md", PHOTOGRAPHS: "claims-photographs.md"}
 """Where the claims page of an experiment goes."""
