@@ -89,8 +89,8 @@ def training(results: Results, images: Path) -> list[str]:
     notes = sorted({(toolkit(row), row["note"]) for row in rows if row["note"] and row["tokens_per_s"] is not None})
     if any(row.get("floor_of_breakdown") for row in rows):
         parts.append(
-            "The floor of the rows in fp32 is that of the next section, measured at its revision: the one measured "
-            "here came from a slower product than the one that the step uses."
+            "Shares of the floor: that of the next section for all rows, by the precision that a toolkit's encoder "
+            "product is computed in."
         )
     parts += training_remarks(results)
     return [*parts, "\n".join(f"* {name}: {note}" for name, note in notes)]
@@ -116,10 +116,11 @@ def training_remarks(results: Results) -> list[str]:
             f"At width {' and '.join(apart)} the toolkits run one after another instead of by turns, because together "
             "they would not fit in memory."
         )
-    if max(row.get("tokens") or 0 for row in results["rows"] if row["toolkit"] == OURS) < DEAD_TOKENS:
-        remarks.append(
-            "No latent can be dead within so few tokens: the auxiliary loss is off in the timed steps of ours."
-        )
+    remarks.append(
+        "The rows of ours to hold against the peers are those in which no latent counts as dead, because no peer has "
+        "dead latents within so few tokens (their windows are longer, or they have no loss for them). As shipped ours "
+        f"has them after {DEAD_TOKENS:,} tokens, and its steps then take longer: they train these latents as well."
+    )
     return remarks
 
 
@@ -208,15 +209,12 @@ def maple_step(results: Results, images: Path) -> list[str]:
 
 
 def with_measured_floors(training: Results, breakdown: Results) -> Results:
-    """Return the training rows with shares above 1 taken anew from the floor that the breakdown measured.
-
-    Such a floor came from a slower product than the one that the step uses.
-    """
+    """Return the training rows with their shares of the floor that the breakdown measured for width and precision."""
     floors = {(row["width"], row["setting"]): sum(row["floor_seconds"].values()) for row in breakdown["rows"]}
     rows = []
     for row in training["rows"]:
-        floor = floors.get((row["width"], row["setting"]))
-        if (row.get("share_of_floor") or 0) > 1 and floor is not None:
+        floor = floors.get((row["width"], row.get("precision")))
+        if row.get("tokens_per_s") and floor is not None:
             row = {**row, "share_of_floor": floor * row["tokens_per_s"] / row["batch"], "floor_of_breakdown": True}
         rows.append(row)
     return {**training, "rows": rows}
@@ -264,9 +262,15 @@ def rate_or_reason(name: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda row: number(row[name], ",.0f") if row[name] is not None else f"not run: {row['note']}"
 
 
+def quartiles(row: Mapping[str, Any]) -> str:
+    """Return the quartiles of the seconds of a step."""
+    return ", ".join(f"{value:.3f}" for value in row["step_seconds"]) if row.get("step_seconds") else DASH
+
+
 TRAINING: Final[Columns] = (
     ("toolkit", toolkit),
     ("tokens/s", rate_or_reason("tokens_per_s")),
+    ("seconds a step, quartiles", quartiles),
     ("against the fastest peer", of("ratio_to_fastest_peer", ".2f")),
     ("against sparsify changed to bf16", of("ratio_to_fastest_changed_peer", ".2f")),
     ("peak memory (MiB)", of("peak_rss_mib", ",.0f")),

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import environments
 from benchmarks.common import FOLDER, OURS, WORK, Child, Row, cores, remembered, scratch, take_turns, write_results
-from benchmarks.floor import Shape, floor
+from benchmarks.floor import Precision, Shape, floor
 from benchmarks.tokens import CHUNK, Planted, token_file
 from conceptbench.dictionaries.evaluate import FvuCalculator
 from conceptbench.errors import ConceptBenchError
@@ -52,6 +52,8 @@ class Toolkit:
     environment: str | None
     """None: the project's own."""
     note: str = ""
+    precision: Precision = "fp32"
+    """What the encoder product is computed in, and its floor."""
     offered: bool = True
     """Whether the toolkit has this setting; if not, it was changed for this benchmark."""
 
@@ -72,19 +74,21 @@ def constant(rate: float) -> Callable[[int], float]:
 
 
 OURS_FAST: Final = Toolkit(
-    OURS, "as shipped", by_root_of_width(1e-3 / 8**0.5), "train_conceptbench.py", "conceptbench", None
+    OURS, "as shipped", by_root_of_width(1e-3 / 8**0.5), "train_conceptbench.py", "conceptbench", None,
+    "latents silent for 100,000 tokens count as dead and take part in the auxiliary loss", "bf16",
 )  # fmt: skip
 """Its default rate, 1e-3, is taken at width 2,048; the rule is that of sparsify and dictionary_learning."""
 TOOLKITS: Final = (
     OURS_FAST,
-    replace(OURS_FAST, setting="fp32", note="bf16 switched off"),
+    replace(OURS_FAST, setting="none dead", note="no latent counts as dead, as in the peers within so few tokens"),
+    replace(OURS_FAST, setting="fp32", note="bf16 switched off, and no latent counts as dead", precision="fp32"),
     Toolkit(
         "sparsify", "as shipped", by_root_of_width(5e-3), "train_sparsify.py", "eai-sparsify", "sparsify",
         "signed momentum, schedule-free; its autocast is for CUDA only",
     ),
     Toolkit(
         "sparsify", "bf16", by_root_of_width(5e-3), "train_sparsify.py", "eai-sparsify", "sparsify",
-        "changed: its forward pass in bf16 autocast for the CPU, as it has it for CUDA", offered=False,
+        "changed: its forward pass in bf16 autocast for the CPU, as it has it for CUDA", "bf16", offered=False,
     ),
     Toolkit(
         "overcomplete", "as shipped", constant(5e-4), "train_overcomplete.py", "overcomplete", "overcomplete",
@@ -96,7 +100,8 @@ TOOLKITS: Final = (
     ),
     Toolkit("sae_lens", "as shipped", constant(3e-4), "train_sae_lens.py", "sae-lens", "sae_lens"),
     Toolkit(
-        "sae_lens", "bf16", constant(3e-4), "train_sae_lens.py", "sae-lens", "sae_lens", "its option autocast=True"
+        "sae_lens", "bf16", constant(3e-4), "train_sae_lens.py", "sae-lens", "sae_lens", "its option autocast=True",
+        "bf16",
     ),
 )  # fmt: skip
 
@@ -124,7 +129,7 @@ class Group:
 
 FULL: Final = (
     Group(width=6144, steps=40, turn=3),
-    Group(width=16_384, steps=40, turn=3),
+    Group(width=16_384, steps=32, turn=4),
     Group(width=49_152, steps=20, turn=0),
 )
 QUICK: Final = (Group(width=1024, steps=20, turn=4, d=256, k=16),)
@@ -245,13 +250,14 @@ def row_of(
     }  # fmt: skip
     if value is None:
         return Row(**common, value=None, note=result["failed"])
-    least = floor(shape, results["rates"], "fp32" if toolkit.setting == "fp32" else "bf16")
+    least = floor(shape, results["rates"], toolkit.precision)
     seconds = np.quantile(result["step_seconds"], [0.25, 0.5, 0.75])
     return Row(
         **common, value=value, version=result["versions"][toolkit.package], peak_rss_mib=result["peak_rss_mib"],
         fvu=result["fvu"], ratio_to_fastest_peer=value / fastest if fastest else None,
         share_of_floor=least.seconds * value / group.batch, note=toolkit.note,
         more={
+            "precision": toolkit.precision,
             "tokens": group.steps * group.batch, "lr": result["lr"], "steps_timed": len(result["step_seconds"]),
             "ratio_to_fastest_changed_peer": value / changed if changed else None,
             "step_seconds": [round(float(second), 4) for second in seconds],

@@ -70,37 +70,63 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
     pareto = read_table(results / "tables" / "pareto.parquet")
     return [
         *opening(results, "The dictionary study", "snakemake --cores 2 --configfile examples/dictionaries.yaml"),
-        "Names end in the number of latents that fire (`-k8`) or in the L1 weight; [method.md](method.md) defines "
+        "Of signal, FVU and L0 intervals count seeds, on the same held-out images; of factor values images and seeds; "
+        "of known atoms draws of the world. Methods without chance (`pca`, `raw`) have one fit, and percentile "
+        "intervals over images where there is one.",
+        "Options stand in the names: `k8` is the number of latents that fire (for jump-relu, batch-topk and matryoshka "
+        "the number aimed at), `l1-0p01` an L1 weight of 0.01, `lr0p003` a learning rate of 0.003. `random`, `frozen` "
+        "(a trained encoder on random atoms), `raw` (coordinates) and `pca` are nulls. [method.md](method.md) defines "
         "every column.",
+        "What each method is given:",
+        trained_on(results),
         "## Error against sparsity",
         f"![FVU against L0, and the signal recovered]({images}/pareto.png)",
         "## K-SVD against sparse autoencoders",
-        "It has been claimed that K-SVD recovers two thirds of the signal where sparse autoencoders recover a sixth. "
-        "The words fit two numbers, the energy (1 - FVU) and the norm (1 - mean length of the error over that of the "
-        "token). "
-        "Here is, at each sparsity, one dictionary of each kind on the same held-out tokens, PCA as the simplest "
-        "reference, and for each the share of factor values that its latents recover (all seeds): what is "
-        "reconstructed best need not be what stands for concepts. Of several dictionaries (their number is in the "
-        "column `of`) the one that recovers most energy with the first seed is taken and the numbers are those of its "
-        "other seeds, because the best of several on one draw flatters itself there. Codes of both signs double what "
-        "an atom can say: like with like is the non-negative K-SVD against the autoencoders.",
+        'Of K-SVD on CLIP embeddings (DBK-SVD, the project "Finding Monosemantic Subspaces and Human-Compatible '
+        'Interpretations in Vision Transformers through Sparse Coding", Stanford 2025) it was claimed that it recovers '
+        "two thirds of the signal where a sparse autoencoder recovers a sixth; that was about class tokens of "
+        "photographs with captions, this is about all tokens of a small model on rendered scenes. The words fit two "
+        "numbers, the energy (1 - FVU) and the norm (1 - mean length of the error over that of the token).",
+        "Here is, at each sparsity (L0 within 5 %), one dictionary of each kind on the same held-out tokens, and for "
+        "each the share of factor values that its latents recover (all seeds): what is reconstructed best need not be "
+        "what stands for concepts. Of several dictionaries (their number is in the column `of`) the one that recovers "
+        "most energy with the first seed is taken and the numbers are those of its other seeds, because the best of "
+        "several flatters itself on the seed that chose it; the held-out images are the same, so what is lucky on "
+        "these is not removed.",
+        "What differs besides the atoms: codes of both signs double what an atom can say, so the non-negative K-SVD is "
+        "the one to compare. K-SVD codes by matching pursuit, an autoencoder by one linear step; k-means shows what "
+        "pursuit does with atoms that are only cluster centres. Shares of dead latents differ (section All methods), "
+        "and so does the training (table above): K-SVD's chunks were not searched.",
         dictionary_tables.rivals(pareto, metrics),
-        dictionary_tables.verdict(pareto),
-        "## The signal recovered at equal L0",
-        "The same dictionary gives two different fractions, so both are here (means over seeds).",
+        dictionary_tables.verdict(pareto, metrics),
+        "## The signal recovered, by L0",
+        "The same dictionary gives two different fractions, so both are here (means over seeds; the figure above has "
+        "the intervals). Rows are sorted by L0 rounded to a whole number.",
         markdown(dictionary_tables.at_equal_l0(pareto)),
         "## All methods",
+        "FVU, L0 and dead share are means over seeds; the leaderboard has their intervals. The best null is taken over "
+        "all L0, and the share of factor values is of all that the scenes have. Stability above chance is "
+        "(cosine - chance) / (1 - chance). The last column is one division of the images, so without an interval, and "
+        "only for the dictionaries named in `dictionaries.halves`.",
         grid(metrics, Grid([(name,) for name in methods], ("dictionary",), ranked)),
         f"![Leaderboard]({images}/leaderboard.png)",
         f"![Stability]({images}/stability.png)",
         f"![Firing rates and atoms]({images}/densities.png)",
         "## Known atoms",
         "Synthetic worlds whose atoms are known; here the first of them. Cosines are means over true atoms, and their "
-        "null is that of as many random directions. Passes over the training tokens are those of the configuration: "
-        "three for K-SVD and for names in `-long`, one for the other autoencoders.",
+        "null is that of as many random directions. `true-omp` and `true-topk` are the true atoms, coded by pursuit "
+        "and by a tied linear step. Passes and tokens a step are as above: K-SVD changes each atom once a step, a few "
+        "times in all, and smaller chunks were not tried, so its rows are no verdict on K-SVD.",
         grid(metrics, Grid([(name,) for name in known], ("dictionary",), atoms)),
         f"![Recovery of known atoms]({images}/recovery.png)",
     ]
+
+
+def trained_on(results: Path) -> str:
+    """How much of the tokens each kind of method sees, from the configuration and the cards of the dictionaries."""
+    config = load_config(ROOT / "config.yaml", ROOT / "examples" / "dictionaries.yaml")
+    table = read_table(results / "tables" / "dictionaries.parquet")
+    return dictionary_tables.training(config.dictionaries.methods, table)
 
 
 def remapping_page(results: Path, images: str) -> list[str]:

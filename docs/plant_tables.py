@@ -78,7 +78,10 @@ def weighed(single: pd.DataFrame) -> str:
     judged = single[(single["plant"] != UNTUNED) & single["asked"].isin([BELOW, ABOVE])]
     judged = judged[judged["part"].isin(list(PARTS) + list(CLAIMS))]
     if judged.empty:
-        return "No coverage and no rate of false claims is incompatible with what is asked for."
+        return (
+            f"Apart from `{UNTUNED}`, which is outside of the pass line, no coverage and no rate of false claims is "
+            "incompatible with what is asked for."
+        )
     kinds = {"coverage": "coverage", "false_positive_rate": "false positives"}
     found = [
         f"{row['plant']}, {(PARTS | CLAIMS)[row['part']]}: {kinds[row['statistic']]} {row['estimate']:.2f} "

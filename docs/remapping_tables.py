@@ -54,7 +54,7 @@ def scored_on(concepts: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     """How many images the shares are scored on, beside the accuracies of trained classes."""
     few, many = (table.groupby("task", sort=False)["n"].max() for table in (concepts, rows_of(accuracy, half="base")))
     parts = [f"{few[task]:,} images of {task} (accuracies above: {many[task]:,})" for task in few.index]
-    return f"Shares are scored on {' and '.join(parts)}, so a gain can be told from 0 there and not here."
+    return f"Shares are scored on {' and '.join(parts)}, so fewer gains can be told from 0 here than there."
 
 
 def controlled(concepts: pd.DataFrame, part: str) -> str:
@@ -112,7 +112,7 @@ def _against_controls(shown: pd.DataFrame, found: Mapping[Row, Side], decided: S
     beaten = {title: [row for row in decided if _beats(shown, row, found[row], CONTROLS[title])] for title in RIVALS}
     counts = ", ".join(f"the {title} in {len(rows)}" for title, rows in beaten.items())
     both = [row for row in decided if all(row in rows for rows in beaten.values())]
-    text = f"How many of these {len(decided)} conclusions say something that a control does not: against {counts}"
+    text = f"Of such conclusions ({len(decided)}) something is said that a control does not say: against {counts}"
     if len(both) == len(decided):
         return f"{text}. The conclusions beat their controls."
     if both:

@@ -134,7 +134,7 @@ def describe_machine() -> dict[str, Any]:
         threads["torch"] = str(torch.get_num_threads())
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cpu": _cpu_model(),
         "cores": usable,

@@ -88,12 +88,16 @@ def test_every_benchmark_has_its_section(tmp_path: Path) -> None:
     assert "Not measured yet: `python -m benchmarks.recording`" in text
 
 
-def test_floor_above_the_step_is_that_of_the_breakdown() -> None:
-    row = {"width": 8, "setting": "fp32", "batch": 100, "tokens_per_s": 200.0}
-    rows = [row | {"share_of_floor": share} for share in (1.5, 0.5)]
-    floors = [{"width": 8, "setting": "fp32", "floor_seconds": {"encoder": 0.3, "traffic": 0.1}}]
+def test_shares_of_training_are_of_the_floor_that_the_breakdown_measured() -> None:
+    """Whatever share was written, and by the precision of the row; a width without a breakdown keeps its own."""
+    row = {"width": 8, "batch": 100, "tokens_per_s": 200.0, "share_of_floor": 1.5}
+    rows = [row | {"precision": "fp32"}, row | {"precision": "bf16"}, row | {"precision": "fp32", "width": 16}]
+    floors = [
+        {"width": 8, "setting": "fp32", "floor_seconds": {"encoder": 0.3, "traffic": 0.1}},
+        {"width": 8, "setting": "bf16", "floor_seconds": {"encoder": 0.1, "traffic": 0.1}},
+    ]
     mended = page.with_measured_floors({"rows": rows}, {"rows": floors})["rows"]
-    assert [row["share_of_floor"] for row in mended] == [pytest.approx(0.8), 0.5]
+    assert [row["share_of_floor"] for row in mended] == [pytest.approx(0.8), pytest.approx(0.4), 1.5]
 
 
 def test_floor_of_k_svd_is_at_the_rate_of_the_faster_product() -> None:
@@ -119,7 +123,11 @@ def test_pictures_are_drawn_beside_the_page(section: str, tmp_path: Path) -> Non
     shapes = {"d": 8, "width": 32, "k": 2, "batch": 16}
     parts = {"encoder": 0.1, "sparse": 0.1, "traffic": 0.1}
     phases = {"product": 0.1, "selection": 0.2, "reconstruction": 0.1, "update": 0.1, "rest": 0.05}
-    more = {"floor_seconds": parts, "phase_seconds": phases, "step_seconds": 0.5}
+    more = {
+        "floor_seconds": parts,
+        "phase_seconds": phases,
+        "step_seconds": [0.4, 0.5, 0.6] if section == "training" else 0.5,
+    }
     rows = [
         Row(toolkit=name, method="TopK", shapes=shapes, rate="tokens_per_s", value=value, more=more)
         for name, value in (("conceptbench", 30.0), ("sparsify", 10.0))

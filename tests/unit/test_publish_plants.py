@@ -53,4 +53,4 @@ def test_plants_are_weighed_part_by_part_and_the_untuned_one_apart(plant_tables:
     assert "| amplify | false |  |  | 0.100 (0.000 to 1.000) |  |" in text
     assert "| recruit-any | power | 0.100 (0.000 to 1.000) |  |  |  |" in text
     fine = "\n".join(plant_tables.planted(plants_of(0.95, "compatible")))
-    assert "No coverage and no rate of false claims is incompatible" in fine and "this experiment has fewer" in fine
+    assert "no coverage and no rate of false claims is incompatible" in fine and "this experiment has fewer" in fine

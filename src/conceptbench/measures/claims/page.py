@@ -45,6 +45,7 @@ def claims_page(claims: pd.DataFrame, parts: pd.DataFrame, experiment: str) -> s
         "## How to read it",
         HOW_TO_READ,
         "## Verdicts",
+        "Of the parts of a statement the first that has its verdict is shown.",
         _table(("", "statement", "paper", "ours", "control", "verdict"), _summary(claims, parts)),
         *(_section(row, _records(parts[parts["claim"] == row["claim"]])) for row in _records(claims)),
     ]
@@ -52,10 +53,11 @@ def claims_page(claims: pd.DataFrame, parts: pd.DataFrame, experiment: str) -> s
 
 
 def _summary(claims: pd.DataFrame, parts: pd.DataFrame) -> Iterable[tuple[str, ...]]:
-    """A row a statement; values are those of its first part, task by task."""
+    """A row a statement; values are those of the first part that has its verdict, task by task."""
     for claim in _records(claims):
         mine = _records(parts[parts["claim"] == claim["claim"]])
-        first = [row for row in mine if row["part"] == mine[0]["part"] and row["control"] == mine[0]["control"]]
+        deciding = next((row for row in mine if row["verdict"] == claim["verdict"]), mine[0])
+        first = [row for row in mine if all(row[name] == deciding[name] for name in ("part", "control"))]
         ours = _joined(first, lambda row: _value(row["estimate"], row["low"], row["high"], row["unit"]))
         control = _joined(first, _control)
         part = f"{first[0]['part']}: " if ours else ""

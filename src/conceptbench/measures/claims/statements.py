@@ -60,7 +60,8 @@ STATEMENTS: Final = (
         "C5",
         "Replacing tokens by their full reconstruction keeps most of the accuracy.",
         "68.25 to 64.82; in the authors' later package 67.29 to 63.34",
-        "loses at most 5 points, and less than as many principal components as latents fire on a token",
+        "loses at most 5 points, and less than at least as many principal components as latents fire on a token (the "
+        "next k of the masking curve)",
         "principal components of equal rank; KL divergence",
         ("masking", "masking_changes", "dictionaries"),
     ),
@@ -68,7 +69,8 @@ STATEMENTS: Final = (
         "C6",
         "With all latents removed, accuracy falls to chance.",
         "0.1",
-        "1/C within 0.1 points",
+        "1/C within 0.1 points (every token is then the same, and so is the prediction for all images: on balanced "
+        "classes this holds for every dictionary)",
         "the mean token in place of every token is at chance too",
         ("masking", "overlap"),
     ),
