@@ -110,9 +110,9 @@ def _several(some: Sequence[Row], whole: Mapping[Row, Side]) -> str:
 
 def _against_controls(shown: pd.DataFrame, found: Mapping[Row, Side], decided: Sequence[Row]) -> str:
     beaten = {title: [row for row in decided if _beats(shown, row, found[row], CONTROLS[title])] for title in RIVALS}
-    counts = ", ".join(f"the {title} in {len(rows)}" for title, rows in beaten.items())
+    counts = ", ".join(f"{len(rows)} against the {title}" for title, rows in beaten.items())
     both = [row for row in decided if all(row in rows for rows in beaten.values())]
-    text = f"Of such conclusions ({len(decided)}) something is said that a control does not say: against {counts}"
+    text = f"Conclusions that say something which a control does not, out of {len(decided)}: {counts}"
     if len(both) == len(decided):
         return f"{text}. The conclusions beat their controls."
     if both:
