@@ -139,6 +139,16 @@ def test_draws_of_the_world_are_the_outer_level() -> None:
         assert row["estimate"] == pytest.approx(offset / 2, abs=0.03)
 
 
+@pytest.mark.parametrize(("score", "low"), [("recall_at_0.90", 0.0), ("f1", 0.0), ("score", None)])
+def test_intervals_are_cut_at_the_range_of_a_share(score: str, low: float | None) -> None:
+    """Two draws of 0 and 1: the t interval of two reaches far beyond both."""
+    features = synthetic_features(0.0).rename(columns={"score": score})
+    features[score] = features["world_seed"].astype(float)
+    row = summarise(features, SPEC).iloc[0]
+    assert row["estimate"] == 0.5
+    assert (row["low"], row["high"]) == (0.0, 1.0) if low == 0.0 else row["low"] < -1 and row["high"] > 2
+
+
 def test_one_draw_has_its_features_and_its_seeds() -> None:
     features = synthetic_features(0.0).query("world_seed == '0'")
     values = features["score"].to_numpy()[:40]

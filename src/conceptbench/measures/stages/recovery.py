@@ -25,7 +25,7 @@ from conceptbench.measures.recovery_firing import (
     shrinkage_scores,
     splitting_scores,
 )
-from conceptbench.measures.resampling import ALL_SEEDS, Pooled, Weights, image_weights
+from conceptbench.measures.resampling import ALL_SEEDS, UNBOUNDED, Bounds, Pooled, Weights, image_weights
 from conceptbench.seeds import rng
 from conceptbench.tables import read_json
 
@@ -160,7 +160,7 @@ def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         weights = image_weights(cube.shape[2], int(spec["resamples"]), stream)
         for at, score in enumerate(scores):
             if np.isfinite(cube[..., at]).any():
-                found = _pooled(cube[..., at], weights)
+                found = _pooled(cube[..., at], weights, _bounds(score))
                 rows.append({**ids, "world_seed": ALL_SEEDS, "score": score, **found.row()})
         for (world_seed, seed), one in part.groupby(["world_seed", "seed"], sort=False):
             for score in (name for name in scores if one[name].notna().any()):
@@ -170,7 +170,22 @@ def summarise(features: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _pooled(values: Float64[np.ndarray, "world seed feature"], weights: Weights) -> Estimate:
+SHARES: Final = (
+    *("f1", "f1_null", "firing_precision", "firing_recall", "live_share", "mcc_precision", "mcc_recall"),
+    *("mcc_recall_null", "set_f1", "splitting"),
+)
+
+
+def _bounds(score: str) -> Bounds:
+    """The range of a score, at which a t interval is cut."""
+    if score in SHARES or score.startswith(("recall_at_", "precision_at_")):
+        return 0.0, 1.0
+    return (0.0, np.inf) if score in ("fvu", "l0", "l0_over_true", "set_size") else UNBOUNDED
+
+
+def _pooled(
+    values: Float64[np.ndarray, "world seed feature"], weights: Weights, bounds: Bounds = UNBOUNDED
+) -> Estimate:
     """Mean over all features that have the score, with its interval; n counts these features over the draws.
 
     Draws of the world are independent, features and all, so the variance between them is all that a mean over several
@@ -187,5 +202,5 @@ def _pooled(values: Float64[np.ndarray, "world seed feature"], weights: Weights)
             outer = table[0].sum(axis=1)
             drawn = weights @ table[0].mean(axis=0)
         totals.append(Pooled(float(outer.mean()), drawn, (outer,)))
-    found = totals[0].over(totals[1]).estimate(int(present.any(axis=1).sum()))
+    found = totals[0].over(totals[1]).estimate(int(present.any(axis=1).sum()), bounds)
     return replace(found, note=found.note.replace("image", "feature"))
