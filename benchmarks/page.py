@@ -92,6 +92,11 @@ def training(results: Results, images: Path) -> list[str]:
             "Shares of the floor: that of the next section for all rows, by the precision that a toolkit's encoder "
             "product is computed in."
         )
+    if any((row.get("share_of_floor") or 0) > 1 for row in rows):
+        parts.append(
+            "A share above 100 %: the product was faster within the steps than where the floor was measured, so the "
+            "rate that a floor rests on is known to no more than that."
+        )
     parts += training_remarks(results)
     return [*parts, "\n".join(f"* {name}: {note}" for name, note in notes)]
 
