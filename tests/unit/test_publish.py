@@ -3,12 +3,11 @@
 import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from conceptbench.dictionaries import specify
 from conceptbench.measures.claims import STATEMENTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -103,14 +102,16 @@ def test_the_claim_about_k_svd_is_held_against_the_best_autoencoder_in_each_unit
 
 
 def test_training_is_told_from_specifications_and_tokens(pages: ModuleType) -> None:
+    learnt = {"method": "topk", "epochs": 2, "batch_size": 10}
     methods = {
-        "topk-a": specify(name="a", method="topk", width=8, k=2, lr=0.01, epochs=2, batch_size=10),
-        "topk-b": specify(name="b", method="topk", width=8, k=2, lr=0.001, epochs=2, batch_size=10),
-        "pca": specify(name="c", method="pca", k=2),
+        "topk-a": SimpleNamespace(**learnt, lr=0.01),
+        "topk-b": SimpleNamespace(**learnt, lr=0.001),
+        "k-means": SimpleNamespace(method="k-means", sample=2000),
+        "pca": SimpleNamespace(method="pca"),
     }
-    table = pd.DataFrame({"dictionary": list(methods), "tokens": [80, 80, 40]})
+    table = pd.DataFrame({"dictionary": list(methods), "tokens": [80, 80, 40, 40]})
     lines = pages.dictionary_tables.training(methods, table).splitlines()
-    assert lines[2:] == ["| topk | 2 | 8 of 10 tokens | 40 | 0.001, 0.01 |"]
+    assert lines[2:] == ["| k-means |  |  | 2,000 |  |", "| topk | 2 | 8 of 10 tokens | 40 | 0.001, 0.01 |"]
 
 
 @pytest.mark.skipif(not (DOCS / "claims.md").is_file(), reason="the page is made by a run of examples/remapping.yaml")

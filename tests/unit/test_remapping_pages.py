@@ -74,12 +74,15 @@ def test_shares_stand_beside_their_controls_and_blanks_say_why(tables: ModuleTyp
 @pytest.mark.parametrize(
     ("controls", "said"),
     [
-        ({}, "latents in 3, the sets of other classes in 3. The conclusions beat their controls."),
+        (
+            {},
+            "3 against the matched latents, 3 against the sets of other classes. The conclusions beat their controls.",
+        ),
         (
             {"random": 0.1},
-            "dictionary in 0, the matched latents in 3, the sets of other classes in 3. No conclusion beats",
+            "out of 3: 0 against the random dictionary, 3 against the matched latents, 3 against the sets of other",
         ),
-        ({"random": 0.1, "matched": 0.12}, "dictionary in 0, the matched latents in 0"),
+        ({"random": 0.1, "matched": 0.12}, "0 against the random dictionary, 0 against the matched latents"),
     ],
 )
 def test_the_sentence_says_whether_the_conclusion_beats_its_controls(
@@ -208,11 +211,11 @@ def test_both_pages_have_all_figures_tables_and_no_empty_cell_of_accuracy(
 ) -> None:
     pages, publish = load("pages"), load("publish")
     monkeypatch.setattr(pages.plant_tables, "planted", lambda _: ["## The estimators on planted adaptations"])
-    for make in (pages.remapping_page, pages.photographs_page):
+    for make, page in ((pages.remapping_page, publish.REMAPPING), (pages.photographs_page, publish.PHOTOGRAPHS)):
         text = make(results, "images/x")
         whole = "\n\n".join(text)
         for figure in publish.ADAPTED:
-            assert f"(images/x/{figure}.png)" in whole, figure
+            assert (f"(images/x/{figure}.png)" in whole) is (figure in page.figures), figure
         assert {"overlap", "remapping_scatter"} <= set(publish.ADAPTED)
         accuracy = cells(text[text.index("## Accuracy") + 1]).set_index("adaptation")
         assert accuracy.loc["linear-probe", "novel"] == "none: a linear probe has no weights for novel classes"
@@ -220,6 +223,7 @@ def test_both_pages_have_all_figures_tables_and_no_empty_cell_of_accuracy(
         assert "| clip-lora | lr | 0.0002 | 0.005 |" in whole
         assert "The conclusions beat their controls" in whole and "FVU, relearnt" in whole
         assert "nan" not in whole
+    assert set(publish.ADAPTED) - set(publish.PHOTOGRAPHS.figures) == {"association"}  # it shows images of others
 
 
 def test_the_claims_of_both_studies_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, results: Path) -> None:
