@@ -7,7 +7,7 @@ import dictionary_tables
 import pandas as pd
 import plant_tables
 import remapping_tables
-from markup import Grid, grid, markdown, matching, metric_rows, named, pick, rows_of
+from markup import Grid, Metrics, grid, markdown, matching, metric_rows, named, pick, rows_of
 
 from conceptbench.config import load_config
 from conceptbench.figures.style import PUT_BACK
@@ -58,15 +58,6 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "stability above chance": "stability.{0}.above_floor",
         "the same, from disjoint halves of the images": "stability.{0}.halves.above_floor",
     }
-    known = named(metrics, r"recovery\.([^.]+)\.")
-    atoms = {
-        "cosine with the partner": "recovery.{0}.mcc_recall",
-        "its null": "recovery.{0}.mcc_recall_null",
-        "share of atoms with a cosine of at least 0.90": "recovery.{0}.recall_at_0.90",
-        "F1 of firing": "recovery.{0}.f1",
-        "L0": "recovery.{0}.l0",
-        "FVU": "recovery.{0}.fvu",
-    }
     pareto = read_table(results / "tables" / "pareto.parquet")
     return [
         *opening(results, "The dictionary study", "snakemake --cores 2 --configfile examples/dictionaries.yaml"),
@@ -81,6 +72,27 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         trained_on(results),
         "## Error against sparsity",
         f"![FVU against L0, and the signal recovered]({images}/pareto.png)",
+        *rivalry(pareto, metrics),
+        "## The signal recovered, by L0",
+        "The same dictionary gives two different fractions, so both are here (means over seeds; the figure above has "
+        "the intervals). Rows are sorted by L0 rounded to a whole number.",
+        markdown(dictionary_tables.at_equal_l0(pareto)),
+        "## All methods",
+        "FVU, L0 and dead share are means over seeds; the leaderboard has their intervals. The best null is taken over "
+        "all L0, and the share of factor values is of all that the scenes have. Stability above chance is "
+        "(cosine - chance) / (1 - chance). The last column is one division of the images, so without an interval, and "
+        "only for the dictionaries named in `dictionaries.halves`.",
+        grid(metrics, Grid([(name,) for name in methods], ("dictionary",), ranked)),
+        f"![Leaderboard]({images}/leaderboard.png)",
+        f"![Stability]({images}/stability.png)",
+        f"![Firing rates and atoms]({images}/densities.png)",
+        *known_atoms(metrics, images),
+    ]
+
+
+def rivalry(pareto: pd.DataFrame, metrics: Metrics) -> list[str]:
+    """K-SVD beside autoencoders, and what is claimed of the two."""
+    return [
         "## K-SVD against sparse autoencoders",
         'Of K-SVD on CLIP embeddings (DBK-SVD, the project "Finding Monosemantic Subspaces and Human-Compatible '
         'Interpretations in Vision Transformers through Sparse Coding", Stanford 2025) it was claimed that it recovers '
@@ -99,19 +111,21 @@ def dictionaries_page(results: Path, images: str) -> list[str]:
         "and so does the training (table above): K-SVD's chunks were not searched.",
         dictionary_tables.rivals(pareto, metrics),
         dictionary_tables.verdict(pareto, metrics),
-        "## The signal recovered, by L0",
-        "The same dictionary gives two different fractions, so both are here (means over seeds; the figure above has "
-        "the intervals). Rows are sorted by L0 rounded to a whole number.",
-        markdown(dictionary_tables.at_equal_l0(pareto)),
-        "## All methods",
-        "FVU, L0 and dead share are means over seeds; the leaderboard has their intervals. The best null is taken over "
-        "all L0, and the share of factor values is of all that the scenes have. Stability above chance is "
-        "(cosine - chance) / (1 - chance). The last column is one division of the images, so without an interval, and "
-        "only for the dictionaries named in `dictionaries.halves`.",
-        grid(metrics, Grid([(name,) for name in methods], ("dictionary",), ranked)),
-        f"![Leaderboard]({images}/leaderboard.png)",
-        f"![Stability]({images}/stability.png)",
-        f"![Firing rates and atoms]({images}/densities.png)",
+    ]
+
+
+def known_atoms(metrics: Metrics, images: str) -> list[str]:
+    """Recovery of the atoms of the first synthetic world."""
+    known = named(metrics, r"recovery\.([^.]+)\.")
+    atoms = {
+        "cosine with the partner": "recovery.{0}.mcc_recall",
+        "its null": "recovery.{0}.mcc_recall_null",
+        "share of atoms with a cosine of at least 0.90": "recovery.{0}.recall_at_0.90",
+        "F1 of firing": "recovery.{0}.f1",
+        "L0": "recovery.{0}.l0",
+        "FVU": "recovery.{0}.fvu",
+    }
+    return [
         "## Known atoms",
         "Synthetic worlds whose atoms are known; here the first of them. Cosines are means over true atoms, and their "
         "null is that of as many random directions. `true-omp` and `true-topk` are the true atoms, coded by pursuit "
